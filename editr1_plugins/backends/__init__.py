@@ -1,1 +1,1 @@
-"""Ways to reach a VLM: one turn in, samples out. A judge and a decomposer share them; neither knows which one it has."""
+"""Ways to reach a VLM: one turn in, samples out. Judges and decomposers share them, and none knows which it has."""
