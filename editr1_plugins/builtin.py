@@ -1,0 +1,45 @@
+"""Our own parts, added through the same doors as everybody's; each factory imports what it builds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .hookspecs import Register, hookimpl
+
+if TYPE_CHECKING:
+    from .types import Decomposer, Verifier
+
+__all__ = ["register_algorithms", "register_decomposers", "register_verifiers"]
+
+
+def _measure() -> Verifier:
+    from .verifiers.measure import MeasureVerifier
+
+    return MeasureVerifier()
+
+
+def _rules() -> Decomposer:
+    from .principles.rules import RulesDecomposer
+
+    return RulesDecomposer()
+
+
+def _flow_grpo() -> Any:
+    from .training.algorithms.flow_grpo import FlowGRPO
+
+    return FlowGRPO()
+
+
+@hookimpl
+def register_verifiers(register: Register) -> None:
+    register("measure", _measure, summary="measures the pixels; no model, says None where it cannot measure")
+
+
+@hookimpl
+def register_decomposers(register: Register) -> None:
+    register("rules", _rules, summary="reads common instructions with rules; no model")
+
+
+@hookimpl
+def register_algorithms(register: Register) -> None:
+    register("flow_grpo", _flow_grpo, summary="clipped policy gradient with exact KL (arXiv 2505.05470)")
