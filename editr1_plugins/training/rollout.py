@@ -1,0 +1,379 @@
+"""The one seam to any diffusers pipeline: `record` samples with it, `visit` finds velocities with it.
+
+    rollout = record(pipe, call, seeds=range(8), window=range(1, 4))
+    visit(pipe, rollout, [t.visit() for t in rollout.transitions], on_velocity)
+
+`call` holds the pipeline's own arguments for one (image, instruction) pair; a group of edits is the pipeline's
+`num_images_per_prompt` (or its video twin). Nothing is particular to a pipeline and nothing of it is modified: its
+scheduler, a few methods of its instances and the grad mode are exchanged while a call runs, and put back whatever
+happens. Rows have their own generators; the global one is not used. Wrap both in the same `torch.autocast` if any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, ReplayError
+from .schedulers import Arrived, RolloutScheduler, Transition, Visit, VisitScheduler
+from .tape import DENOISERS, EncoderTape, patched
+
+__all__ = ["Rollout", "denoisers", "record", "record_group", "velocities", "visit", "without_adapters"]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A group of edits of one (image, instruction) pair, and what is needed to train on them.
+
+    Attributes:
+        call: the pipeline's arguments, without those that `record` sets itself.
+        seeds: one per row; a row depends on its own seed only.
+        transitions: the stochastic steps, in order.
+        final: the last latents, (B, ...), in the layout that the scheduler and the denoiser see.
+        images: what the pipeline returned, one per row (list, array or tensor, by its `output_type`).
+        tape: the encoders' outputs.
+        entry: which item of what `pipe.prepare_latents` returns the loop begins with; None: it is not found there, and
+            replay spends an iteration on getting onto the path.
+        chunk: rows per pipeline call while sampling; `velocities` keeps to it, since a batch's size changes rounding.
+    """
+
+    call: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    transitions: tuple[Transition, ...]
+    final: Tensor
+    images: Any
+    tape: EncoderTape
+    entry: int | None
+    chunk: int
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+
+def record(
+    pipe: Any,
+    call: Mapping[str, Any],
+    *,
+    seeds: Sequence[int],
+    window: Iterable[int],
+    sampler: str = "flow_grpo",
+    noise_level: float = 0.7,
+    start_seeds: Sequence[int] | None = None,
+    tape: EncoderTape | None = None,
+) -> Rollout:
+    """Sample one edit per seed as the pipeline would, and keep every stochastic step.
+
+    Args:
+        pipe: a diffusers pipeline with a flow-matching Euler scheduler.
+        call: the pipeline's arguments for one (image, instruction) pair.
+        seeds: one per row, 0 <= seed < 2**32. With an empty window the result is `pipe(**call)` with these generators.
+        window: the steps to make stochastic, counted from 0 as they are made; the others are Euler steps. Leave the
+            last step out (its noise would stay in the image; for "cps" it has none).
+        sampler: a name in `sde.SAMPLERS`.
+        noise_level: the sampler's level a (eta for "dance").
+        start_seeds: seeds of the initial latents where they are to differ from `seeds`, e.g. all equal.
+        tape: that of an earlier rollout, to spare the encoders.
+
+    Raises:
+        ConfigError: an argument is wrong, or the window asks for steps that the pipeline did not make.
+        ReplayError: the pipeline cannot be trained through this seam; says why.
+    """
+    seeds, start_seeds = _checked_seeds(seeds, start_seeds)
+    wanted, tape = frozenset(window), EncoderTape() if tape is None else tape
+    device = pipe._execution_device
+    scheduler = RolloutScheduler.like(
+        pipe.scheduler,
+        window=wanted,
+        sampler=sampler,
+        level=noise_level,
+        generators=[torch.Generator(device).manual_seed(_step_seed(seed)) for seed in seeds],
+        entered=tape.loop_begins,
+    )
+    arguments = {**_checked_call(call), **_rows_argument(pipe, len(seeds))}
+    prepared: list[Any] = []
+    with _exchanged(pipe, scheduler, tape) as stack:
+        _watch_prepare_latents(pipe, stack, prepared.append)
+        output = pipe(**arguments, generator=[torch.Generator(device).manual_seed(seed) for seed in start_seeds])
+    if scheduler.final is None or scheduler.first is None:
+        raise ReplayError(f"{type(pipe).__name__} never called scheduler.step: its loop cannot be seen")
+    if len(scheduler.final) != len(seeds):
+        raise ConfigError(f"the call makes {len(scheduler.final)} rows for {len(seeds)} seeds; give it one prompt")
+    if missing := wanted - set(range(scheduler.made)):
+        raise ConfigError(f"the window asks for steps {sorted(missing)}, but {scheduler.made} steps were made (from 0)")
+    return Rollout(
+        call=dict(call),
+        seeds=seeds,
+        transitions=tuple(scheduler.transitions),
+        final=scheduler.final.detach(),
+        images=output[0],
+        tape=tape,
+        entry=_entry(prepared, scheduler.first),
+        chunk=len(seeds),
+    )
+
+
+def record_group(
+    pipe: Any, call: Mapping[str, Any], *, seeds: Sequence[int], chunk: int | None = None, **options: Any
+) -> Rollout:
+    """`record` with at most `chunk` rows per pipeline call (None: all at once); the encoders run for the first only.
+
+    The result is that of one call up to the rounding that a batch's size makes.
+    """
+    chunk = len(seeds) if chunk is None else chunk
+    if chunk < 1:
+        raise ConfigError(f"chunk must be at least 1, got {chunk}")
+    start_seeds, tape = options.pop("start_seeds", None), options.pop("tape", None)
+    tape = EncoderTape() if tape is None else tape
+    parts = [
+        record(
+            pipe,
+            call,
+            seeds=seeds[first : first + chunk],
+            start_seeds=None if start_seeds is None else start_seeds[first : first + chunk],
+            tape=tape,
+            **options,
+        )
+        for first in range(0, len(seeds), chunk)
+    ]
+    if not parts:
+        raise ConfigError("a group needs at least one seed")
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def visit(
+    pipe: Any,
+    rollout: Rollout,
+    visits: Sequence[Visit],
+    on_velocity: Callable[[int, Tensor], None],
+    *,
+    grad: bool = True,
+) -> None:
+    """Walk the pipeline's own body through `visits` and hand out the velocity found at each.
+
+    `on_velocity(i, velocity)` is called once per visit, in order, with the velocity after guidance, shaped like the
+    latents and in the model's dtype. With `grad` it may call backward on what it makes of it: one step's graph is alive
+    at a time. Rows are independent, so `visits` may hold any part of the batch; timesteps may differ per row where the
+    pipeline allows it. What `on_velocity` raises leaves unchanged.
+
+    Raises:
+        ReplayError: the pipeline does not go where it is told to.
+    """
+    visits = list(visits)
+    if not visits:
+        return
+    call = dict(rollout.call)
+    if "strength" in _parameters(pipe):
+        call["strength"] = 1.0  # less would cut the schedule short
+    arguments = {**call, **_rows_argument(pipe, len(visits[0].latents))}
+
+    def entered() -> None:
+        torch.set_grad_enabled(grad)
+
+    on_path = rollout.entry is not None
+    scheduler = VisitScheduler.like(pipe.scheduler, visits, on_velocity, entered=entered, on_path=on_path)
+    if grad:
+        torch.clear_autocast_cache()  # casts made without grad would cut the gradient off
+    with _exchanged(pipe, scheduler, rollout.tape) as stack:
+        if rollout.entry is not None:
+            _begin_at(pipe, stack, rollout.entry, visits[0].latents)
+        stack.enter_context(torch.set_grad_enabled(grad and on_path))
+        generator = torch.Generator(pipe._execution_device).manual_seed(0)  # spares the global generator
+        try:
+            inspect.unwrap(type(pipe).__call__)(pipe, **arguments, generator=generator)  # without its torch.no_grad
+        except Arrived:
+            return
+    raise ReplayError(f"{type(pipe).__name__} made {scheduler.done} of {len(visits)} visits and ended")
+
+
+def velocities(pipe: Any, rollout: Rollout, visits: Sequence[Visit]) -> list[Tensor]:
+    """The velocity at each visit, without grad, found in chunks of `rollout.chunk` rows."""
+    if not visits:
+        return []
+    found: list[list[Tensor]] = [[] for _ in visits]
+    for first in range(0, len(visits[0].latents), rollout.chunk):
+        rows = slice(first, first + rollout.chunk)
+        visit(pipe, rollout, [v.rows(rows) for v in visits], lambda i, v: found[i].append(v), grad=False)
+    return [torch.cat(parts) for parts in found]
+
+
+def denoisers(pipe: Any) -> list[torch.nn.Module]:
+    """The networks that run in the pipeline's sampling loop, hence those that can be trained."""
+    found = [getattr(pipe, name, None) for name in DENOISERS]
+    return [network for network in found if isinstance(network, torch.nn.Module)]
+
+
+@contextmanager
+def without_adapters(*networks: torch.nn.Module) -> Iterator[None]:
+    """The reference policy: the same weights with every adapter (LoRA) off, in one or several networks.
+
+    Sets the flag that adapter layers read in forward, and nothing else. The public `disable_adapters()` also flips
+    `requires_grad`, which under FSDP2 makes gradients wrong without a word.
+
+    Raises:
+        ConfigError: there is no adapter, so nothing tells the reference from the policy.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+    layers = [layer for network in networks for layer in network.modules() if isinstance(layer, kinds)]
+    before = {layer: layer._disable_adapters for layer in layers}
+    if not before:
+        names = ", ".join(type(network).__name__ for network in networks)
+        raise ConfigError(
+            f"{names or 'the pipeline'} has no adapter to switch off, so there is no reference policy; train a LoRA "
+            "or set the KL weight (beta) to 0"
+        )
+    for layer in before:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, disabled in before.items():
+            layer._disable_adapters = disabled
+
+
+@contextmanager
+def _exchanged(pipe: Any, scheduler: Any, tape: EncoderTape) -> Iterator[ExitStack]:
+    """Our scheduler and tape in the pipeline's place of its own, no progress bar; everything put back on leaving."""
+    with _call_state_kept(pipe), ExitStack() as stack:
+        stack.enter_context(patched(pipe, "scheduler", scheduler))
+        stack.enter_context(patched(pipe, "_progress_bar_config", {"disable": True}))
+        stack.enter_context(tape.attached(pipe))
+        yield stack
+
+
+@contextmanager
+def _call_state_kept(pipe: Any) -> Iterator[None]:
+    """A call leaves its arguments behind on the pipeline (`_guidance_scale`, ...): put back what was there."""
+    before = dict(vars(pipe))
+    try:
+        yield
+    finally:
+        for name, value in list(vars(pipe).items()):
+            changed = name not in before or value is not before[name]
+            if changed and _is_call_state(value) and _is_call_state(before.get(name)):
+                if name in before:
+                    object.__setattr__(pipe, name, before[name])
+                else:
+                    object.__delattr__(pipe, name)
+        for name in before.keys() - vars(pipe).keys():
+            object.__setattr__(pipe, name, before[name])
+
+
+def _is_call_state(value: Any) -> bool:
+    # Lists (offloading hooks), devices and modules are the pipeline's own business.
+    return value is None or isinstance(value, (bool, int, float, str, dict, Tensor))
+
+
+def _watch_prepare_latents(pipe: Any, stack: ExitStack, seen: Callable[[Any], None]) -> None:
+    original = getattr(pipe, "prepare_latents", None)
+    if original is None:
+        return
+
+    def watching(*args: Any, **kwargs: Any) -> Any:
+        prepared = original(*args, **kwargs)
+        seen(prepared)
+        return prepared
+
+    stack.enter_context(patched(pipe, "prepare_latents", watching))
+
+
+def _entry(prepared: Sequence[Any], first: Tensor) -> int | None:
+    for items in prepared:
+        for position, item in enumerate(items if isinstance(items, tuple) else (items,)):
+            if isinstance(item, Tensor) and item.shape == first.shape and torch.equal(item, first):
+                return position
+    return None
+
+
+def _begin_at(pipe: Any, stack: ExitStack, entry: int, latents: Tensor) -> None:
+    original = pipe.prepare_latents
+
+    def beginning(*args: Any, **kwargs: Any) -> Any:
+        prepared = original(*args, **kwargs)
+        items = list(prepared) if isinstance(prepared, tuple) else [prepared]
+        if entry < len(items) and isinstance(items[entry], Tensor) and items[entry].shape == latents.shape:
+            items[entry] = latents.clone()
+        return tuple(items) if isinstance(prepared, tuple) else items[0]
+
+    stack.enter_context(patched(pipe, "prepare_latents", beginning))
+
+
+def _parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(type(pipe).__call__).parameters
+
+
+def _rows_argument(pipe: Any, rows: int) -> dict[str, int]:
+    for name in ("num_images_per_prompt", "num_videos_per_prompt"):
+        if name in _parameters(pipe):
+            return {name: rows}
+    if rows > 1:
+        raise ReplayError(
+            f"{type(pipe).__name__} has no num_images_per_prompt: it makes one row a call; use chunks of 1"
+        )
+    return {}
+
+
+def _checked_call(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    reserved = {"generator", "latents", "num_images_per_prompt", "num_videos_per_prompt"} & call.keys()
+    if reserved:
+        raise ConfigError(
+            f"{', '.join(sorted(reserved))}: set by the rollout itself; use seeds and start_seeds instead"
+        )
+    return call
+
+
+def _checked_seeds(seeds: Sequence[int], start: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    seeds = tuple(int(seed) for seed in seeds)
+    start = seeds if start is None else tuple(int(seed) for seed in start)
+    if not seeds:
+        raise ConfigError("a rollout needs at least one seed")
+    if len(start) != len(seeds):
+        raise ConfigError(f"{len(start)} start_seeds for {len(seeds)} seeds")
+    # A CPU generator reads the low 32 bits only: larger seeds would repeat others without a word.
+    if bad := [seed for seed in chain(seeds, start) if not 0 <= seed < 2**32]:
+        raise ConfigError(f"seeds must lie in 0..2**32 - 1, got {bad[0]}")
+    return seeds, start
+
+
+def _step_seed(seed: int) -> int:
+    """A stream for the steps' noise that shares nothing with the stream of the initial latents."""
+    return int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=4, person=b"step noise").digest(), "little")
+
+
+def _joined(parts: Sequence[Rollout]) -> Rollout:
+    transitions = [
+        replace(
+            steps[0],
+            **{
+                name: torch.cat([getattr(step, name) for step in steps])
+                for name in ("x", "x_next", "velocity", "log_prob")
+            },
+        )
+        for steps in zip(*(part.transitions for part in parts), strict=True)
+    ]
+    return replace(
+        parts[0],
+        seeds=tuple(chain.from_iterable(part.seeds for part in parts)),
+        transitions=tuple(transitions),
+        final=torch.cat([part.final for part in parts]),
+        images=_joined_images([part.images for part in parts]),
+    )
+
+
+def _joined_images(images: Sequence[Any]) -> Any:
+    if isinstance(images[0], Tensor):
+        return torch.cat(list(images))
+    if isinstance(images[0], np.ndarray):
+        return np.concatenate(list(images))
+    return list(chain.from_iterable(images))

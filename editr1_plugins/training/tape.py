@@ -1,0 +1,309 @@
+"""Encoders run once: what they return is kept by the content of what they were given, and played back.
+
+Nothing here is particular to a pipeline. Encoders are found among a pipeline's components (`encoder_sites`): every
+network that is not the denoiser, with its outer submodules, since some pipelines call those directly. A network that
+turns out to run inside the sampling loop (a controlnet, say) is recognised then and never taped.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import ReplayError
+
+__all__ = ["DENOISERS", "EncoderSite", "EncoderTape", "encoder_sites", "patched"]
+
+#: Components that run in the sampling loop and may be trained; everything else that is a network may be taped.
+DENOISERS = ("transformer", "transformer_2", "unet")
+
+_DEPTH = 2  # a component, its children, their children: text_encoder.model.visual
+
+
+@contextmanager
+def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute on the instance; on leaving, restore exactly what was there, including nothing."""
+    had, old = name in vars(owner), vars(owner).get(name)
+    object.__setattr__(owner, name, value)  # past any __setattr__ that keeps books (nn.Module, DiffusionPipeline)
+    try:
+        yield
+    finally:
+        if had:
+            object.__setattr__(owner, name, old)
+        else:
+            object.__delattr__(owner, name)
+
+
+class EncoderSite(NamedTuple):
+    """A method that may be an encoder: `getattr(owner, method)`, called `name` in messages and keys."""
+
+    name: str
+    owner: Any
+    method: str
+
+
+def encoder_sites(pipe: Any) -> list[EncoderSite]:
+    """Every method of the pipeline's networks that may be an encoder, outermost first."""
+    found: list[EncoderSite] = []
+    seen: set[int] = set()
+    for name, component in pipe.components.items():
+        if isinstance(component, torch.nn.Module) and name not in DENOISERS:
+            found += _sites_within(name, component, seen)
+    return found
+
+
+def _sites_within(name: str, module: torch.nn.Module, seen: set[int], depth: int = 0) -> Iterator[EncoderSite]:
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    if depth == 0 and hasattr(module, "encode"):
+        methods: tuple[str, ...] = ("encode",)
+    elif isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict)):
+        methods = ()
+    else:
+        methods = ("generate", "forward") if depth == 0 and hasattr(module, "generate") else ("forward",)
+    yield from (EncoderSite(f"{name}.{method}", module, method) for method in methods)
+    if depth < _DEPTH:
+        for child_name, child in module.named_children():
+            yield from _sites_within(f"{name}.{child_name}", child, seen, depth + 1)
+
+
+@dataclass
+class EncoderTape:
+    """Encoder outputs by the content of their inputs; may serve any number of calls of one pipeline.
+
+    Attributes:
+        misses: how often an encoder really ran.
+        plays: how often its output was played back instead.
+
+    A posterior (what a VAE returns) gives its mode where the pipeline asks for a sample: a source latent that is drawn
+    anew in replay would be another condition. Only what the pipeline read of an output is kept.
+    """
+
+    misses: int = 0
+    plays: int = 0
+    _entries: dict[tuple[str, str], _Entry] = field(default_factory=dict)
+    _in_loop: set[str] = field(default_factory=set)
+    _looping: bool = False
+    _depth: int = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the tensors that are kept for playing back."""
+        return sum(tensor.nbytes for entry in self._entries.values() for tensor in _tensors(entry.output))
+
+    def clear(self) -> None:
+        """Forget every output (not the counters): for a run that has moved on to other images and instructions."""
+        self._entries.clear()
+
+    @contextmanager
+    def attached(self, pipe: Any) -> Iterator[EncoderTape]:
+        """While this is open, the pipeline's encoders are recorded and played back; its loop has not begun.
+
+        Raises:
+            ReplayError: the pipeline wrote into what an encoder returned, so it cannot be played back.
+        """
+        self._looping = False
+        try:
+            with ExitStack() as stack:
+                for site in encoder_sites(pipe):
+                    stack.enter_context(patched(site.owner, site.method, self._taped(site)))
+                yield self
+        finally:
+            for entry in self._entries.values():
+                if isinstance(entry.output, _Glimpse):
+                    entry.output.forget()
+        for (name, _), entry in self._entries.items():
+            if any(tensor._version != version for tensor, version in entry.handed_out):
+                raise ReplayError(f"the pipeline writes into what {name} returned, so it cannot be played back")
+
+    def loop_begins(self) -> None:
+        """Networks that are called from now on run in every step: they are no encoders."""
+        self._looping = True
+
+    def _taped(self, site: EncoderSite) -> Callable[..., Any]:
+        original = getattr(site.owner, site.method)
+
+        @functools.wraps(original)  # `generate` reads the signature of `forward`
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._looping and site.name not in self._in_loop:
+                self._in_loop.add(site.name)
+                self._entries = {key: entry for key, entry in self._entries.items() if key[0] != site.name}
+            if self._depth or site.name in self._in_loop:  # depth: an encoder's own business
+                return original(*args, **kwargs)
+            digest = _digest(args, kwargs)
+            key = None if digest is None else (site.name, digest)
+            if key is not None and key in self._entries:
+                self.plays += 1
+                return self._entries[key].output
+            self.misses += 1
+            entry = self._run(original, args, kwargs)
+            if key is not None:
+                self._entries[key] = entry
+            return entry.output
+
+        return call
+
+    def _run(self, original: Callable[..., Any], args: Any, kwargs: Any) -> _Entry:
+        self._depth += 1
+        try:
+            with torch.no_grad():
+                raw = original(*args, **kwargs)
+        finally:
+            self._depth -= 1
+        handed_out: _HandedOut = []
+        return _Entry(_playable(raw, handed_out), handed_out)
+
+
+#: Tensors that the pipeline got, with their version counters then: a write in place raises the counter.
+_HandedOut: TypeAlias = list[tuple[torch.Tensor, int]]
+
+
+@dataclass
+class _Entry:
+    output: Any
+    handed_out: _HandedOut
+
+
+class _Mode:
+    """A posterior whose sample is its mode."""
+
+    def __init__(self, posterior: Any) -> None:
+        self.posterior = posterior
+
+    def sample(self, generator: Any = None) -> torch.Tensor:
+        return self.mode()
+
+    def mode(self) -> torch.Tensor:
+        found: torch.Tensor = self.posterior.mode()
+        return found.clone()  # some pipelines scale it in place
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.posterior, name)
+
+
+class _Glimpse:
+    """Stands for an encoder's output; after `forget()` it holds only what the pipeline looked at."""
+
+    def __init__(self, value: Any, handed_out: _HandedOut) -> None:
+        self._value: Any = value
+        self._handed_out = handed_out
+        self._kept: dict[tuple[str, str], Any] = {}
+
+    def _look(self, how: str, key: Any) -> Any:
+        name = (how, repr(key))
+        if name not in self._kept:
+            if self._value is None:
+                raise ReplayError(
+                    f"the pipeline now reads {key!r} of an encoder's output, which it did not in sampling"
+                )
+            self._kept[name] = _looked_up(self._value, how, key, self._handed_out)
+        found = self._kept[name]
+        if isinstance(found, AttributeError):
+            raise found
+        return found
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("__"):  # protocols such as copy and pickle look these up; they are not the output's
+            raise AttributeError(key)
+        return self._look("attribute", key)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._look("item", key)
+
+    def __len__(self) -> int:
+        return int(self._look("length", None))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self[index] for index in range(len(self))])
+
+    def forget(self) -> None:
+        self._value = None
+        for kept in self._kept.values():
+            if isinstance(kept, _Glimpse):
+                kept.forget()
+
+
+def _looked_up(value: Any, how: str, key: Any, handed_out: _HandedOut) -> Any:
+    if how == "length":
+        return len(value)
+    try:
+        return _playable(getattr(value, key) if how == "attribute" else value[key], handed_out)
+    except AttributeError as error:
+        return error
+
+
+def _playable(output: Any, handed_out: _HandedOut) -> Any:
+    """What the pipeline gets to see instead of an encoder's output."""
+    if hasattr(output, "latent_dist"):
+        return SimpleNamespace(latent_dist=_Mode(output.latent_dist))
+    if isinstance(output, (Mapping, tuple, list)):
+        return _Glimpse(output, handed_out)
+    if isinstance(output, torch.Tensor):
+        handed_out.append((output, output._version))
+        return output
+    if hasattr(output, "sample") and hasattr(output, "mode"):
+        return _Mode(output)
+    return output
+
+
+def _tensors(output: Any) -> Iterator[torch.Tensor]:
+    if isinstance(output, torch.Tensor):
+        yield output
+    elif isinstance(output, SimpleNamespace):
+        yield from _tensors(output.latent_dist)
+    elif isinstance(output, _Mode):
+        yield from (value for value in vars(output.posterior).values() if isinstance(value, torch.Tensor))
+    elif isinstance(output, _Glimpse):
+        for kept in output._kept.values():
+            yield from _tensors(kept)
+
+
+class _Unkeyable(Exception):
+    pass
+
+
+def _digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """A hash of everything that goes in; None when something has no content to go by, so that nothing is taped."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        _feed(digest, [list(args), {name: value for name, value in kwargs.items() if name != "generator"}])
+    except _Unkeyable:
+        return None
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any) -> None:
+    digest.update(f"|{type(value).__name__}:".encode())
+    if isinstance(value, torch.Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, Image.Image):
+        digest.update(f"{value.mode}{value.size}".encode())
+        digest.update(value.tobytes())
+    elif isinstance(value, (str, bytes, int, float, bool, type(None), torch.dtype, torch.device)):
+        digest.update(repr(value).encode())
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _feed(digest, [key, item])
+    elif isinstance(value, (list, tuple)):
+        digest.update(str(len(value)).encode())
+        for item in value:
+            _feed(digest, item)
+    else:
+        raise _Unkeyable
