@@ -55,7 +55,7 @@ class BackgroundLoop:
             raise
 
     def stop(self, last: Callable[[], Awaitable[None]]) -> None:
-        """Ask the loop to cancel what runs, await `last()` (closing clients) and end; returns at once, in any thread."""
+        """Ask the loop to cancel what runs, await `last()` (closing clients) and end; does not wait for it."""
         if not self.is_usable:
             return
 

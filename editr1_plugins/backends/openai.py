@@ -27,7 +27,7 @@ from editr1_plugins.backends.event_loop import BackgroundLoop
 from editr1_plugins.backends.image_uri import ImageURIs
 from editr1_plugins.backends.replies import Failure, failed, quote, read_replies
 from editr1_plugins.backends.retries import backoff, read_error
-from editr1_plugins.errors import ConfigError, MissingExtraError
+from editr1_plugins.errors import ConfigError, ImageError, MissingExtraError
 
 if TYPE_CHECKING:
     import openai
@@ -258,8 +258,8 @@ class _Session:
                 return Failure(word="timeout", detail="not asked: the last requests got no reply in time")
             try:
                 body = await self._body(endpoint, request, sampling, n=n, index=index)
-            except Exception as error:  # pillow raises many kinds for a broken image
-                return Failure(word="image", detail=f"the request cannot be encoded: {quote(str(error))}")
+            except ImageError as error:
+                return Failure(word="image", detail=f"not sent: {error}")
             return await self._post(endpoint, body)
         finally:
             endpoint.in_flight -= 1
