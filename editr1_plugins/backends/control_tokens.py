@@ -34,4 +34,4 @@ def inert(text: str) -> str:
             either comes back unchanged.
     """
     text = text.encode("utf-8", "replace").decode("utf-8")
-    return _CONTROL.sub(lambda found: found.group() + " ", text)
+    return _CONTROL.sub(r"\g<0> ", text)
