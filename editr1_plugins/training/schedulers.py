@@ -23,7 +23,7 @@ from .sde import SAMPLERS, Sampler, StepNoise
 __all__ = ["Arrived", "RolloutScheduler", "Transition", "Visit", "VisitScheduler"]
 
 
-class Arrived(BaseException):  # noqa: N818 - not an error, and no handler inside a pipeline may swallow it
+class Arrived(BaseException):  # not an Exception: no handler inside a pipeline may swallow it
     """The last visit is made; nothing that would follow (decoding, offloading) is wanted."""
 
 
@@ -243,9 +243,8 @@ def _schedule_of(scheduler: Any, cls: Any) -> Any:
     plain = type(scheduler) in (FlowMatchEulerDiscreteScheduler, RolloutScheduler, VisitScheduler)
     if not plain:
         raise ReplayError(
-            f"the pipeline's scheduler is a {type(scheduler).__name__}; only FlowMatchEulerDiscreteScheduler itself has "
-            "the one-evaluation Euler step that the stochastic samplers replace. Where the model allows it, set "
-            "pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)"
+            f"the pipeline's scheduler is a {type(scheduler).__name__}; the stochastic samplers replace the Euler step of "
+            "FlowMatchEulerDiscreteScheduler itself, and no other. Where the model allows it, set pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)"
         )
     if scheduler.config.stochastic_sampling:
         raise ReplayError(

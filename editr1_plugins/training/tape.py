@@ -271,8 +271,8 @@ def _tensors(output: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(kept)
 
 
-class _Unkeyable(Exception):
-    pass
+class _NoContentError(Exception):
+    """An argument has no content to hash."""
 
 
 def _digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
@@ -280,7 +280,7 @@ def _digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     digest = hashlib.blake2b(digest_size=16)
     try:
         _feed(digest, [list(args), {name: value for name, value in kwargs.items() if name != "generator"}])
-    except _Unkeyable:
+    except _NoContentError:
         return None
     return digest.hexdigest()
 
@@ -306,4 +306,4 @@ def _feed(digest: Any, value: Any) -> None:
         for item in value:
             _feed(digest, item)
     else:
-        raise _Unkeyable
+        raise _NoContentError

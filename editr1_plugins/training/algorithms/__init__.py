@@ -26,7 +26,7 @@ __all__ = ["Objective", "Point", "PointLoss", "accumulate"]
 
 
 class Point(Protocol):
-    """Where the velocity is wanted, with whatever the objective's loss needs there. Frozen; its tensors are (B, ...)."""
+    """Where the velocity is wanted, with whatever the objective's loss needs there. Frozen; tensors are (B, ...)."""
 
     def rows(self, rows: slice) -> Any:
         """The same point for some rows only."""

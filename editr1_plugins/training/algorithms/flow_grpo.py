@@ -6,8 +6,8 @@ rho is the ratio of the step's density under the weights now and while sampling 
 dimensions, so epsilon is about 1e-4). The KL is the exact one of the two Gaussians, step by step; pi_ref is the same
 network with its adapters off. Left out on purpose: the entropy bonus and a learned value, which no flow recipe uses.
 
-`ratio="guard"` is GRPO-Guard's (arXiv 2510.22319) normalised ratio exp((log rho + mean(dmu^2) / (2 std^2)) std): its mean
-is 1 and its scale the same at every step, where plain ratios of late steps spread an order of magnitude wider.
+`ratio="guard"` is GRPO-Guard's (arXiv 2510.22319) normalised ratio exp((log rho + mean(dmu^2) / (2 std^2)) std): it has
+mean 1 and the same scale at every step, where plain ratios of late steps spread an order of magnitude wider.
 """
 
 from __future__ import annotations
