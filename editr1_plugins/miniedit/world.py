@@ -52,7 +52,8 @@ QUARTERS: Final = {
 OPERATIONS: Final = ("recolour", "remove", "replace", "background", "add")
 #: Every word an instruction can hold; the tiny editor's vocabulary.
 WORDS: Final = (
-    *"make the turn into a remove add background in top bottom left right".split(),
+    *("make", "the", "turn", "into", "a", "remove", "add"),
+    *("background", "in", "top", "bottom", "left", "right"),
     *COLOURS,
     *BACKGROUNDS,
     *KINDS,

@@ -189,7 +189,9 @@ def train_editor(
             ema.copy_to(network.parameters())
             mean = evaluate(pipe)
             ema.restore(network.parameters())
-            print(f"editor {step + 1}/{steps} loss {average:.3f} gold {mean:.2f} {time.time() - clock:.0f} s", flush=True)
+            print(
+                f"editor {step + 1}/{steps} loss {average:.3f} gold {mean:.2f} {time.time() - clock:.0f} s", flush=True
+            )
     ema.copy_to(network.parameters())
 
 

@@ -1,0 +1,32 @@
+"""What the edit trainer does between updates, as a Trainer callback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from .edit_grpo import EditGRPOTrainer
+
+__all__ = ["Bookkeeping"]
+
+
+class Bookkeeping(TrainerCallback):
+    """Sets each epoch's order, moves the average, and lets checkpoints wait until a rollout has been used up.
+
+    A rollout is not stored, so a checkpoint in the midst of its passes could not be resumed exactly.
+    """
+
+    def __init__(self, trainer: EditGRPOTrainer) -> None:
+        self.trainer, self.save_is_due = trainer, False
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # A resumed epoch begins at a fraction; a finished one at a whole number, up to rounding.
+        self.trainer.train_sampler.set_epoch(int(state.epoch + 1e-6))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.policy.update_average()
+        due = control.should_save or self.save_is_due
+        waits = due and self.trainer.within_rollout and not control.should_training_stop
+        control.should_save, self.save_is_due = due and not waits, waits
