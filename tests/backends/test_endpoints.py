@@ -94,7 +94,7 @@ def test_one_reply_clears_a_row_of_timeouts() -> None:
 
 
 def test_an_endpoint_that_asks_to_wait_yields_to_another() -> None:
-    endpoints, members = pool(2)
+    endpoints, _ = pool(2)
     first = endpoints.choose("group")
     first.note_wait(0.1)
     second = endpoints.choose("group")
