@@ -3,7 +3,8 @@
 `trl grpo` imports a module and takes an attribute from it. Every registered verifier, also a third party's, is such
 an attribute here: an `EditRRMReward` with that verifier, made when it is first asked for (PEP 562), the same object
 each time. `-` and `.` in a name become `_`. `edit_rrm` is `EditRRMReward()`, whose verifier is `$EDITR1_VERIFIER`; use
-it for verifiers that need an argument. For other settings, write `my_reward = EditRRMReward(...)` in your own module.
+it for verifiers that need an argument. `$EDITR1_DECOMPOSER` names the decomposer of them all. For other settings, write
+`my_reward = EditRRMReward(...)` in a module of your own.
 """
 
 from __future__ import annotations

@@ -35,10 +35,11 @@ from editr1_plugins.types import Alarm, Decomposer, Edit, Guard, NoPrinciples, P
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["VERIFIER_VARIABLE", "EditRRMReward"]
+__all__ = ["DECOMPOSER_VARIABLE", "VERIFIER_VARIABLE", "EditRRMReward"]
 
-#: The environment variable that names the verifier of `EditRRMReward()`.
+#: The environment variables that name the verifier and the decomposer of `EditRRMReward()`.
 VERIFIER_VARIABLE: Final = "EDITR1_VERIFIER"
+DECOMPOSER_VARIABLE: Final = "EDITR1_DECOMPOSER"
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class EditRRMReward:
 
     Args:
         verifier: an instance or a spec such as "measure"; default `$EDITR1_VERIFIER`, else the embedded `measure`.
-        decomposer: an instance or a spec; default "rules".
+        decomposer: an instance or a spec; default `$EDITR1_DECOMPOSER`, else "rules".
         guards: instances or specs.
         samples: how often each edit is judged; the scores are averaged. Each sample is one more item in the verifier's
             batch, so a backend that samples by itself (`n=` of a server) is cheaper told so in its own settings.
@@ -128,7 +129,9 @@ class EditRRMReward:
         if samples < 1 or min_samples < 1:
             raise ConfigError(f"samples and min_samples must be at least 1, got {samples} and {min_samples}")
         self._verifier: Part[Verifier] = Part("verifier", _default_verifier() if verifier is None else verifier)
-        self._decomposer: Part[Decomposer] = Part("decomposer", "rules" if decomposer is None else decomposer)
+        self._decomposer: Part[Decomposer] = Part(
+            "decomposer", _default_decomposer() if decomposer is None else decomposer
+        )
         self._guards: tuple[Part[Guard], ...] = as_parts("guard", guards)
         self._samples, self._aggregate = samples, aggregate
         self._min_samples, self._max_spread = min_samples, max_spread
@@ -337,6 +340,10 @@ def _as_sink(record: RecordSink | str | os.PathLike[str] | None) -> RecordSink |
 
 def _word(name: str) -> str:
     return re.sub(r"\W+", "_", name)
+
+
+def _default_decomposer() -> str:
+    return os.environ.get(DECOMPOSER_VARIABLE, "").strip() or "rules"
 
 
 _warned = threading.Event()
