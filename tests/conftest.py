@@ -1,0 +1,22 @@
+"""Fixtures that tests of several rooms share."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="session")
+def third_party_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for sys.path or PYTHONPATH in which pip installed the example plugin `editr1-palette`."""
+    folder = tmp_path_factory.mktemp("third_party_plugin")
+    # A copy, since building leaves files in the source tree; no isolation, since tests must not need a network.
+    source = shutil.copytree(EXAMPLES / "third_party_plugin", folder / "source")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    target = folder / "site"
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", target, source], check=True)
+    return target
