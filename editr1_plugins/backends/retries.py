@@ -20,13 +20,16 @@ _LAST_BACKOFF = 8.0
 
 #: status: (word, what to do)
 _FIXES = {
-    400: ("bad_request", "the server refuses the request; a field it does not know can be dropped with extra_body"),
+    400: (
+        "bad_request",
+        "check the model's name and context length; a field it does not know is dropped by extra_body={field: None}",
+    ),
     401: ("unauthorized", "pass api_key=... or set EDITR1_API_KEY (keys are not carried in pickles)"),
     403: ("forbidden", "this key may not use the model; ask the server's owner or use another key"),
     404: ("not_found", "check the model's name against GET /models, and that base_url ends in /v1"),
     405: ("not_found", "base_url is not a chat API; it usually ends in /v1"),
     413: ("too_large", "the images are too large for the server: send smaller ones or raise its body limit"),
-    422: ("unprocessable", "the server cannot read the request; is the model a vision model?"),
+    422: ("unprocessable", "is it a vision model? a field it does not know is dropped by extra_body={field: None}"),
 }
 _RETRIED = frozenset({408, 409, 425, 429})
 
