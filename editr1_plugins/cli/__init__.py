@@ -86,7 +86,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"editr1-plugins {version('editr1-plugins')}\n")
+        print(f"editr1-plugins {version('editr1-plugins')}")
+        parser.exit()
 
 
 def _one_line(error: Exception) -> str:
