@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import random
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from editr1_plugins.errors import ConfigError
 
-__all__ = ["Address", "Endpoint", "EndpointPool", "parse_address", "resolve_key"]
+__all__ = ["Address", "Endpoint", "EndpointPool", "parse_address", "resolve_key", "split_spec"]
 
 #: Seconds that an endpoint which refused a connection is left alone while another one works.
 _COOL_DOWN = 15.0
@@ -65,6 +66,24 @@ def parse_address(base_url: str) -> Address:
     pair = f"{unquote(split.username or '')}:{unquote(split.password or '')}"
     basic = base64.b64encode(pair.encode()).decode("ascii")
     return Address(url=url, shown=url.replace("://", "://***@", 1), basic_auth=basic)
+
+
+def split_spec(argument: str) -> tuple[str, tuple[str, ...]]:
+    """Split `MODEL@URL[,URL2]` (what follows `openai:` in a spec string) into the model's name and its URLs.
+
+    The split is at the last "@" before "http://" or "https://", so model names may contain "/" and "@".
+
+    Raises:
+        ConfigError: the model or the URL is missing. The text is not quoted: it may hold a password.
+    """
+    places = [found.start() for found in re.finditer(r"@(?=https?://)", argument)]
+    model = argument[: places[-1]].strip() if places else ""
+    if not model:
+        missing = "model" if places or "://" in argument else "URL"
+        raise ConfigError(
+            f"the {missing} is missing; write MODEL@URL, e.g. openai:Qwen/Qwen2.5-VL-7B-Instruct@http://127.0.0.1:8000/v1"
+        )
+    return model, tuple(url.strip() for url in argument[places[-1] + 1 :].split(",") if url.strip())
 
 
 def resolve_key(api_key: str | None, addresses: Iterable[Address]) -> str | None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from editr1_plugins.backends.chat import ChatReply, ChatRequest, Sampling
 from editr1_plugins.backends.control_tokens import inert
-from editr1_plugins.backends.endpoints import Address, Endpoint, EndpointPool, parse_address, resolve_key
+from editr1_plugins.backends.endpoints import Address, Endpoint, EndpointPool, parse_address, resolve_key, split_spec
 from editr1_plugins.backends.event_loop import BackgroundLoop
 from editr1_plugins.backends.image_uri import ImageURIs
 from editr1_plugins.backends.replies import Failure, failed, quote, read_replies
@@ -94,6 +94,16 @@ class OpenAIBackend:
         if self._key and any(address.basic_auth for address in self._addresses):
             raise ConfigError("give either an API key or user:password in base_url, not both; api_key='' sends no key")
         self._start()
+
+    @classmethod
+    def from_spec(cls, argument: str, **options: Any) -> OpenAIBackend:
+        """Build a backend from `MODEL@URL[,URL2]`; options as for the class.
+
+        Raises:
+            ConfigError: the model or the URL is missing or wrong.
+        """
+        model, urls = split_spec(argument)
+        return cls(model, urls, **options)
 
     def _start(self) -> None:
         self._lock = threading.Lock()

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 import editr1_plugins.backends.endpoints as module
-from editr1_plugins.backends.endpoints import Endpoint, EndpointPool, parse_address
+from editr1_plugins.backends.endpoints import Endpoint, EndpointPool, parse_address, split_spec
 from editr1_plugins.errors import ConfigError
 
 
@@ -104,3 +104,27 @@ def test_an_endpoint_that_asks_to_wait_yields_to_another() -> None:
     asyncio.run(second.wait_for_permission())
     assert 0.2 <= time.monotonic() - started < 0.5
     assert endpoints.choose("group") is first
+
+
+@pytest.mark.parametrize(
+    ("argument", "model", "urls"),
+    [
+        ("judge@http://h:1/v1", "judge", ("http://h:1/v1",)),
+        ("Qwen/Qwen2.5-VL-7B-Instruct@https://h/v1", "Qwen/Qwen2.5-VL-7B-Instruct", ("https://h/v1",)),
+        ("org/model@revision@http://h/v1,http://i/v1", "org/model@revision", ("http://h/v1", "http://i/v1")),
+        ("m@http://user:p@ss@h/v1", "m", ("http://user:p@ss@h/v1",)),
+        ("/models/tiny vlm@http://h/v1, http://i/v1 ", "/models/tiny vlm", ("http://h/v1", "http://i/v1")),
+    ],
+)
+def test_specs(argument: str, model: str, urls: tuple[str, ...]) -> None:
+    assert split_spec(argument) == (model, urls)
+
+
+@pytest.mark.parametrize(
+    ("argument", "missing"),
+    [("judge", "URL"), ("judge@host:8000", "URL"), ("http://secret@h/v1", "model"), ("@http://h/v1", "model")],
+)
+def test_incomplete_specs_say_what_is_missing_and_quote_nothing(argument: str, missing: str) -> None:
+    with pytest.raises(ConfigError, match=f"the {missing} is missing; write MODEL@URL") as caught:
+        split_spec(argument)
+    assert "secret" not in str(caught.value)
