@@ -38,6 +38,7 @@ _MEMBERS: Final[dict[str, tuple[str, ...]]] = {
     "verifier": ("verify",),
     "decomposer": ("decompose",),
     "guard": ("inspect", "needs_judge"),
+    "algorithm": ("stochastic", "configured", "prepare", "loss", "idle"),
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REQUIREMENT = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\[(?P<extra>[A-Za-z0-9][A-Za-z0-9._-]*)\])?")

@@ -129,7 +129,12 @@ def test_register_pipelines(install: Install) -> None:
 
 
 def test_register_algorithms(install: Install) -> None:
-    register_and_resolve(install, "algorithm", "pass")
+    methods = "configured = prepare = loss = idle = lambda self, *_: None"
+    register_and_resolve(install, "algorithm", f"stochastic = True; {methods}")
+
+
+def test_our_own_algorithm_fits_its_door() -> None:
+    assert type(resolve("algorithm", "flow_grpo")).__name__ == "FlowGRPO"
 
 
 def test_register_benchmarks(install: Install) -> None:

@@ -16,7 +16,7 @@ __all__ = ["SUMMARY", "add_arguments", "run"]
 
 SUMMARY = "judge one edit against the principles of its instruction"
 
-NOT_JUDGED = 3
+_NOT_JUDGED = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(_as_json(verification), indent=2, allow_nan=False))
     else:
         print("\n".join(_as_text(verification)))
-    return NOT_JUDGED if verification.score is None else 0
+    return _NOT_JUDGED if verification.score is None else 0
 
 
 def _as_text(verification: Verification) -> list[str]:

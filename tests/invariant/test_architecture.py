@@ -119,7 +119,7 @@ def defined_names(tree: ast.Module) -> set[str]:
         for node in statements:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 names.add(node.name)
-            elif isinstance(node, ast.Assign):
+            elif isinstance(node, ast.Assign) and not _is_type_variable(node.value):
                 names.update(
                     leaf.id for target in node.targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)
                 )
@@ -133,6 +133,10 @@ def defined_names(tree: ast.Module) -> set[str]:
 
     visit(tree.body)
     return {name for name in names if not name.startswith("_")}
+
+
+def _is_type_variable(value: ast.expr) -> bool:
+    return isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] in ("TypeVar", "ParamSpec")
 
 
 def declared(tree: ast.Module) -> list[str] | None:
@@ -159,10 +163,13 @@ def test_all_is_sorted_and_is_what_is_public(path: Path) -> None:
     assert len(set(names)) == len(names)
     lazy = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
     imported = {
-        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith(PACKAGE))
+        for alias in node.names
     }
     assert public <= set(names), f"public, but not in __all__: {', '.join(sorted(public - set(names)))}"
-    unknown = set(names) - public - (imported if path.name == "__init__.py" else set())
+    unknown = set(names) - public - imported
     assert lazy or not unknown, f"in __all__, but not defined here: {', '.join(sorted(unknown))}"
 
 
