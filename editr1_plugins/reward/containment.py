@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-__all__ = ["GIVE_UP_AFTER", "Failure", "contained"]
+__all__ = ["GIVE_UP_AFTER", "PATIENCE", "Failure", "contained"]
 
-#: Rows that are tried alone, all in vain, before the component counts as down for this call.
+#: A component counts as down for the rest of a call when this many rows were tried alone, all in vain, and that took
+#: longer than `PATIENCE` seconds: a server that only times out must not be asked once per row.
 GIVE_UP_AFTER: Final = 4
+PATIENCE: Final = 10.0
 
 _MAX_REASON: Final = 500
 _log = logging.getLogger(__name__)
@@ -34,8 +37,8 @@ def contained(
     """`call(rows)` for all rows at once; per row its answer, or a `Failure`. Never raises an `Exception` of `call`'s.
 
     When the call raises, or returns no list of the right length, nobody can tell which row is to blame, so each row is
-    called alone. Rows of different groups take turns, and after `GIVE_UP_AFTER` failures without one success the rest
-    is not tried: a dead server costs a few time-outs, not one per row.
+    called alone, rows of different groups in turns. Where that is slow and fails each time, the rest is not tried (see
+    `GIVE_UP_AFTER`); those rows get the reason of the first failure.
 
     Args:
         who: named in reasons and in the log.
@@ -73,13 +76,15 @@ def _one_by_one(
     answers: dict[int, object] = dict.fromkeys(range(len(groups)), first)
     if len(groups) == 1:
         return list(answers.items())
-    failed = 0
-    for row in _taking_turns(groups):
-        answer = _attempt(who, call, [row])
-        failed += isinstance(answer, Failure)
-        answers[row] = answer if isinstance(answer, Failure) else answer[0][1]
-        if failed == GIVE_UP_AFTER and all(isinstance(each, Failure) for each in answers.values()):
+    started, succeeded = time.monotonic(), False
+    for tried, row in enumerate(_taking_turns(groups)):
+        if tried >= GIVE_UP_AFTER and not succeeded and time.monotonic() - started > PATIENCE:
             break
+        answer = _attempt(who, call, [row])
+        if isinstance(answer, Failure):
+            answers[row] = answer
+        else:
+            answers[row], succeeded = answer[0][1], True
     return list(answers.items())
 
 

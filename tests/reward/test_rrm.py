@@ -13,8 +13,7 @@ import pytest
 from PIL import Image, ImageStat
 
 from editr1_plugins.errors import ConfigError, DataError, PluginError
-from editr1_plugins.reward import rrm
-from editr1_plugins.reward.containment import GIVE_UP_AFTER
+from editr1_plugins.reward import containment, rrm
 from editr1_plugins.reward.record import EditRecord
 from editr1_plugins.reward.rrm import EditRRMReward
 from editr1_plugins.types import FOLLOW, KEEP, Alarm, Edit, NoPrinciples, Principle, Verdict, Verification
@@ -233,7 +232,9 @@ def test_a_verifier_that_answers_nonsense_is_none_for_all(answer: Any) -> None:
     assert all("Nonsense" in str(outcome.failure) for outcome in outcomes)
 
 
-def test_a_dead_judge_costs_a_few_calls_not_one_per_edit() -> None:
+def test_a_slow_dead_judge_costs_a_few_calls_not_one_per_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containment, "PATIENCE", 0.0)
+
     class Dead:
         calls = 0
 
@@ -244,10 +245,16 @@ def test_a_dead_judge_costs_a_few_calls_not_one_per_edit() -> None:
     verifier = Dead()
     outcomes = reward(verifier).score([edit(at % 200, f"ask {at // 8}") for at in range(64)])
     assert scores(outcomes) == [None] * 64
-    assert verifier.calls == 1 + GIVE_UP_AFTER
+    assert verifier.calls == 1 + containment.GIVE_UP_AFTER
 
 
-def test_one_bad_group_does_not_look_like_a_dead_judge() -> None:
+def test_a_quick_failure_costs_nobody_else() -> None:
+    levels = [0] * 8 + [200]
+    assert scores(reward(Nervous()).score([edit(at) for at in levels])) == [None] * 8 + [8.0]
+
+
+def test_one_bad_group_does_not_look_like_a_dead_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containment, "PATIENCE", 0.0)
     bad, good = [edit(0, "bad") for _ in range(8)], [edit(200, "good") for _ in range(8)]
     assert scores(reward(Nervous()).score(bad + good)) == [None] * 8 + [8.0] * 8
 
