@@ -1,0 +1,162 @@
+"""One source, one edited image, and the right measurement for each question about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from editr1_plugins.principles.phrases import Ask, category_of
+from editr1_plugins.types import FOLLOW
+from editr1_plugins.verifiers.measuring import keep, objects, quality
+from editr1_plugins.verifiers.measuring.comparison import Comparison, Finding, unmeasured
+from editr1_plugins.verifiers.measuring.pixels import Array, distance, to_pixels
+from editr1_plugins.verifiers.measuring.scene import Scene, read_scene
+from editr1_plugins.verifiers.measuring.tone import ToneChange, tone, tone_kept
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Bench", "SourceImage"]
+
+#: Objects and tone are measured at this many pixels a side at most; sharpness and noise on a cut of the full image.
+_SIDE, _DETAIL_SIDE = 96, 288
+_LEAST_SIDE: Final = 8
+_SAME_ASPECT: Final = 0.02
+_UNSEEN: Final = 0.004  # mean RGB distance under which the edited image is the source for all that can be seen
+
+_OBJECT_MEASURES: Final[dict[str, Callable[[Comparison, Ask], Finding]]] = {
+    **dict.fromkeys(("colour", "colour_everywhere", "colour_clear"), objects.recoloured),
+    **dict.fromkeys(("gone", "gone_fully", "filled"), objects.removed),
+    **dict.fromkeys(("becomes", "old_gone", "becomes_clear"), objects.becomes),
+    **dict.fromkeys(("added", "added_at", "added_shape", "added_solid"), objects.added),
+    **dict.fromkeys(("others_colour", "others_colour_but", "others_form", "others_form_but"), keep.others_kept),
+    **dict.fromkeys(("ground_kept", "ground_kept_but"), keep.ground_kept),
+    "nothing_new": keep.nothing_new,
+    "form_kept": keep.form_kept,
+    **dict.fromkeys(("place_kept", "colour_kept"), keep.replacement_kept),
+}
+_TONE_MEASURES: Final[dict[str, Callable[[ToneChange, Ask], Finding]]] = {
+    **dict.fromkeys(("tone", "tone_state", "tone_everywhere", "tone_visible"), tone),
+    **dict.fromkeys(("content_kept", "light_kept", "hues_kept", "detail_kept"), tone_kept),
+}
+
+
+class SourceImage:
+    """What is read from a source once, however many candidates are compared with it."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.pixels = to_pixels(image, _SIDE)
+
+    @cached_property
+    def scene(self) -> Scene | None:
+        return read_scene(self.pixels)
+
+    @cached_property
+    def detail(self) -> Array:
+        return _cut(self.image)
+
+    @cached_property
+    def sharpness(self) -> tuple[float, int]:
+        return quality.sharpness(self.detail)
+
+    @cached_property
+    def noise(self) -> tuple[float, float]:
+        return quality.noise_level(self.detail)
+
+
+class Bench:
+    """Measures the questions about one edit; `flags` says what is odd about the images as a whole."""
+
+    def __init__(self, source: SourceImage, edited: Image, asks: Sequence[Ask]) -> None:
+        self.source = source
+        self.given = edited
+        size = source.image.size
+        aspect = (edited.width * size[1]) / (edited.height * size[0])
+        self.same_aspect = abs(np.log(aspect)) <= _SAME_ASPECT
+        self.too_small = min(*size, *edited.size) < _LEAST_SIDE
+        self.edited = edited if edited.size == size or not self.same_aspect else _resized(edited, size)
+        self.asks = asks
+
+    @cached_property
+    def pair(self) -> Comparison:
+        height, width = self.source.pixels.shape[:2]
+        edited = to_pixels(self.edited, _SIDE, (width, height))
+        return Comparison(source=self.source.pixels, edited=edited, scene=self.source.scene, asks=self.asks)
+
+    @cached_property
+    def tone(self) -> ToneChange:
+        if self.same_aspect:
+            return ToneChange(source=self.pair.source, edited=self.pair.edited)
+        source, edited = _common_cuts(self.source.image, self.given)
+        return ToneChange(source=source, edited=edited)
+
+    @cached_property
+    def unchanged(self) -> bool:
+        return self.same_aspect and float(distance(self.pair.edited, self.pair.source).mean()) < _UNSEEN
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        flags = ["size_changed"] if self.given.size != self.source.image.size else []
+        if not self.same_aspect:
+            flags.append("aspect_changed")
+        elif self.unchanged:
+            flags.append("no_edit")
+        return tuple(flags)
+
+    def measure(self, ask: Ask) -> Finding:
+        """The finding for one question; `degree` None with the reason where there is no measure for it."""
+        if self.too_small:
+            return unmeasured(f"an image under {_LEAST_SIDE}x{_LEAST_SIDE} pixels holds too little to measure")
+        finding = self._measured(ask)
+        if finding.degree is not None and category_of(ask) == FOLLOW and self.unchanged:
+            return Finding(degree=0.0, reason="the edited image is the source, unchanged")
+        return finding
+
+    def _measured(self, ask: Ask) -> Finding:
+        if ask.kind in _OBJECT_MEASURES:
+            if not self.same_aspect:
+                return unmeasured("the edited image has other proportions: places in it cannot be compared")
+            return _OBJECT_MEASURES[ask.kind](self.pair, ask)
+        if ask.kind in _TONE_MEASURES:
+            return _TONE_MEASURES[ask.kind](self.tone, ask)
+        if ask.kind == "sharp":
+            return quality.sharp(self.source.sharpness, quality.sharpness(self._detail))
+        if ask.kind == "clean":
+            return quality.clean(self.source.noise, quality.noise_level(self._detail))
+        if ask.kind == "framed":
+            sizes = self.source.image.size, self.given.size
+            return quality.framed(self.pair.source, to_pixels(self.given, _SIDE), sizes, self.same_aspect)
+        return unmeasured("this cannot be measured without a model")
+
+    @cached_property
+    def _detail(self) -> Array:
+        return _cut(self.edited)
+
+
+def _resized(image: Image, size: tuple[int, int]) -> Image:
+    from PIL.Image import Resampling
+
+    return image.resize(size, Resampling.BOX if size[0] <= image.width else Resampling.BICUBIC)
+
+
+def _cut(image: Image) -> Array:
+    """The middle of the image at full resolution, at most `_DETAIL_SIDE` pixels a side."""
+    width, height = (min(side, _DETAIL_SIDE) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return to_pixels(image.crop((left, top, left + width, top + height)), _DETAIL_SIDE)
+
+
+def _common_cuts(source: Image, edited: Image) -> tuple[Array, Array]:
+    """The middle of both images in the narrower one's proportions, at one size."""
+    aspect = min(source.width / source.height, edited.width / edited.height)
+    pixels = []
+    size = (max(1, round(_SIDE * min(aspect, 1))), max(1, round(_SIDE / max(aspect, 1))))
+    for image in (source, edited):
+        width, height = min(image.width, round(image.height * aspect)), image.height
+        left = (image.width - width) // 2
+        pixels.append(to_pixels(image.crop((left, 0, left + max(1, width), height)), _SIDE, size))
+    return pixels[0], pixels[1]
