@@ -18,6 +18,12 @@ def _measure() -> Verifier:
     return MeasureVerifier()
 
 
+def _openai(argument: str) -> Verifier:
+    from .verifiers.openai import OpenAIVerifier
+
+    return OpenAIVerifier.from_spec(argument)
+
+
 def _rules() -> Decomposer:
     from .principles.rules import RulesDecomposer
 
@@ -33,6 +39,12 @@ def _flow_grpo() -> Any:
 @hookimpl
 def register_verifiers(register: Register) -> None:
     register("measure", _measure, summary="measures the pixels; no model, says None where it cannot measure")
+    register(
+        "openai",
+        _openai,
+        summary="openai:MODEL@URL, any VLM behind an OpenAI-compatible server",
+        requires=("openai[openai]",),
+    )
 
 
 @hookimpl

@@ -85,7 +85,7 @@ class TestFinding:
 
     def test_listing_needs_no_factory(self, install: Install) -> None:
         install("acme", GOOD.replace('"judge", Judge', '"judge", lambda: 1 / 0'))
-        assert [entry.name for entry in registry().of("verifier")] == ["judge", "measure"]
+        assert {"judge", "measure"} <= {entry.name for entry in registry().of("verifier")}
 
     def test_loading_plugins_imports_no_torch(self) -> None:
         code = "import sys; from editr1_plugins.plugins import registry; registry(); print('torch' in sys.modules)"
