@@ -27,11 +27,14 @@ __all__ = [
 _VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _START, _END, _PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 
-#: Roles and texts between `<|im_start|>` and `<|im_end|>`; image parts are left out.
+#: Roles and texts between `<|im_start|>` and `<|im_end|>`; an image part becomes Qwen's placeholder.
 CHAT_TEMPLATE: Final = """{%- for message in messages -%}
 {{- '<|im_start|>' + message.role + '\\n' -}}
 {%- if message.content is string -%}{{- message.content -}}
-{%- else -%}{%- for part in message.content if part.type == 'text' -%}{{- part.text -}}{%- endfor -%}{%- endif -%}
+{%- else -%}{%- for part in message.content -%}
+{%- if part.type == 'image' -%}{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+{%- else -%}{{- part.text -}}{%- endif -%}
+{%- endfor -%}{%- endif -%}
 {{- '<|im_end|>\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""

@@ -159,7 +159,7 @@ def reward() -> EditRRMReward:
 
 
 def last_calls(frame: pd.DataFrame) -> list[str | None]:
-    """The colour of each completion's last executed tool call; with one round, only the first message's are executed."""
+    """The colour of each completion's last executed tool call; in one round, only the first message's are."""
     painted = []
     for messages in frame["completion"]:
         calls = next(iter(messages)).get("tool_calls")
