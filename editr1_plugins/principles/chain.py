@@ -32,6 +32,17 @@ class FallbackDecomposer:
             raise ConfigError("a chain needs at least one decomposer")
         self.decomposers = tuple(decomposers)
 
+    @classmethod
+    def from_spec(cls, argument: str) -> FallbackDecomposer:
+        """Build a chain from what follows `first:` in a spec string: decomposers' specs with "|" between them.
+
+        Raises:
+            ConfigError, PluginError, MissingExtraError, ComponentError: as `plugins.resolve`, for any of them.
+        """
+        from editr1_plugins.plugins import resolve
+
+        return cls([resolve("decomposer", spec.strip()) for spec in argument.split("|")])
+
     @property
     def identity(self) -> str:
         """The decomposers' identities, in order."""

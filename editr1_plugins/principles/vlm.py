@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from editr1_plugins.backends.chat import ChatBackend, ChatReply, ChatRequest, Sampling
 from editr1_plugins.errors import ConfigError
@@ -71,6 +71,19 @@ class VlmDecomposer:
         self.counts = {**COUNTS, **counts}
         self.sampling = Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed)
         self.identity = self._identity()
+
+    @classmethod
+    def from_spec(cls, argument: str, **options: Any) -> VlmDecomposer:
+        """Build one from what follows `vlm:` in a spec string: `MODEL@URL[,URL2]` of an OpenAI-compatible server.
+
+        Raises:
+            ConfigError: the model or the URL is missing or wrong.
+            MissingExtraError: the `openai` package is not installed.
+        """
+        from editr1_plugins.backends.endpoints import split_spec
+        from editr1_plugins.backends.openai import OpenAIBackend
+
+        return cls(OpenAIBackend(*split_spec(argument)), **options)
 
     def decompose(self, requests: Sequence[tuple[Image, str]]) -> list[tuple[Principle, ...]]:
         """Principles per (source image, instruction), in order; `NoPrinciples` where there are none."""
