@@ -48,15 +48,14 @@ def _one_by_one(backend: ChatBackend, requests: Sequence[ChatRequest], sampling:
     answers: list[object] = [first] * len(requests)
     if len(requests) == 1:
         return answers
-    in_vain = 0
+    served = failed = 0
     for row, request in enumerate(requests):
         answer = _attempt(backend, [request], sampling)
-        if not isinstance(answer, str):
-            in_vain, answers[row] = -len(requests), answer[0]
-            continue
-        answers[row] = answer
-        in_vain += 1
-        if in_vain == _GIVE_UP_AFTER:
+        if isinstance(answer, str):
+            failed, answers[row] = failed + 1, answer
+        else:
+            served, answers[row] = served + 1, answer[0]
+        if not served and failed == _GIVE_UP_AFTER:
             break
     return answers
 
