@@ -243,8 +243,9 @@ def _schedule_of(scheduler: Any, cls: Any) -> Any:
     plain = type(scheduler) in (FlowMatchEulerDiscreteScheduler, RolloutScheduler, VisitScheduler)
     if not plain:
         raise ReplayError(
-            f"the pipeline's scheduler is a {type(scheduler).__name__}; the stochastic samplers replace the Euler step of "
-            "FlowMatchEulerDiscreteScheduler itself, and no other. Where the model allows it, set pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)"
+            f"the pipeline's scheduler is a {type(scheduler).__name__}; only the Euler step of "
+            "FlowMatchEulerDiscreteScheduler itself can be made stochastic and replayed. Where the model allows it, "
+            "set pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)"
         )
     if scheduler.config.stochastic_sampling:
         raise ReplayError(

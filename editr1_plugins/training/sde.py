@@ -3,12 +3,12 @@
 Every sampler here makes one reverse step `x_next ~ Normal(on_x * x + on_v * v, std)`: x are the latents at noise level
 sigma, v the model's velocity (noise minus image), s' the next noise level, dt = s' - sigma < 0, a the sampler's level.
 
-| family      | source                              | std                                            |
-|-------------|-------------------------------------|------------------------------------------------|
-| `ode`       | Euler step of the probability flow  | 0                                              |
-| `flow_grpo` | Flow-GRPO, arXiv 2505.05470, eq. 9  | g sqrt(-dt), g = a sqrt(sigma / (1 - sigma))   |
-| `dance`     | DanceGRPO, arXiv 2505.07818, eq. 8  | g sqrt(-dt), g = a                             |
-| `cps`       | Flow-CPS, arXiv 2509.05952          | s' sin(a pi / 2)                               |
+| family      | source                             | std                                          |
+|-------------|------------------------------------|----------------------------------------------|
+| `ode`       | Euler step of the probability flow | 0                                            |
+| `flow_grpo` | Flow-GRPO, arXiv 2505.05470        | g sqrt(-dt), g = a sqrt(sigma / (1 - sigma)) |
+| `dance`     | DanceGRPO, arXiv 2505.07818        | g sqrt(-dt), g = a                           |
+| `cps`       | Flow-CPS, arXiv 2509.05952         | s' sin(a pi / 2)                             |
 
 A log-probability is the *mean* over dimensions, not the sum (as in Flow-GRPO): clip ranges and weights are tuned to it.
 """
