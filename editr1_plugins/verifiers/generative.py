@@ -32,6 +32,8 @@ MAX_TRACE: Final = 20_000
 
 #: Temperature where several samples are drawn and none is given; equal samples would say nothing about doubt.
 _WARM: Final = 0.7
+#: Flags of Phi that speak of verdicts; they mean nothing where none were asked for.
+_OF_VERDICTS: Final = ("no_verdicts", "extra_principles", "inconsistent", "average_mismatch")
 _MAX_REASON: Final = 300
 _log = logging.getLogger(__name__)
 
@@ -154,16 +156,21 @@ class GenerativeVerifier:
         trace = _trace(reply)
         if reply.failure is not None:
             return _Sample(score=None, failure=reply.failure or "no reason given", trace=trace)
-        asked = principles if asks_for_verdicts(self.mode) else ()
-        read = parse_trace(reply.text, [principle.question for principle in asked], reply.finish_reason)
+        read = parse_trace(reply.text, [principle.question for principle in principles], reply.finish_reason)
+        if not asks_for_verdicts(self.mode):
+            read = replace(read, verdicts=(), average=None, flags=tuple(f for f in read.flags if f not in _OF_VERDICTS))
         score, failure = read.score, read.failure
         if self.aggregate == "average":
             score, failure = _split(_gated_average(principles, read.verdicts, read.failure))
         elif self.aggregate == "expected" and score is not None:
             score, failure = _split(expected_score(reply.logprobs, score))
-        flags = tuple(flag for flag in read.flags if asked or flag != "no_verdicts")
         return _Sample(
-            score=score, failure=failure, trace=trace, verdicts=read.verdicts, average=read.average, flags=flags
+            score=score,
+            failure=failure,
+            trace=trace,
+            verdicts=read.verdicts,
+            average=read.average,
+            flags=read.flags,
         )
 
 
