@@ -165,7 +165,7 @@ class _Call:
 
     def completion_images(self) -> list[Any]:
         return [
-            _last(_image_parts(completion)) if isinstance(completion, (str, list)) else completion
+            _last(_image_parts(completion)) if isinstance(completion, (str, list, tuple)) else completion
             for completion in self.completions
         ]
 
@@ -197,7 +197,9 @@ def _content_parts(message: Any) -> list[Any]:
 
 def _image_parts(messages: Any) -> list[Any]:
     """The images in a list of chat messages, in order; parts without a payload (bare placeholders) are skipped."""
-    parts = [part for message in messages if not isinstance(message, str) for part in _content_parts(message)]
+    if not isinstance(messages, (list, tuple)):
+        return []
+    parts = [part for message in messages for part in _content_parts(message)]
     found = [part.get("image") for part in parts if isinstance(part, Mapping) and part.get("type") == "image"]
     return [image for image in found if image is not None]
 
@@ -206,6 +208,8 @@ def _prompt_text(prompt: Any) -> str:
     """A plain prompt itself; of a conversation, the text of its last user message."""
     if isinstance(prompt, str):
         return prompt
+    if not isinstance(prompt, (list, tuple)):
+        return ""
     asked = [message for message in prompt if isinstance(message, Mapping) and message.get("role") == "user"]
     if not asked:
         return ""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editr1_plugins.errors import ConfigError, DataError
-from editr1_plugins.images import content_hash, encode_png
+from editr1_plugins.images import content_hash, read_image
 from editr1_plugins.reward.record import EditRecord
 from editr1_plugins.types import Edit
 
@@ -80,10 +80,18 @@ class RecordWriter:
         path = self.directory / name
         if name not in self._written and not path.exists():
             temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-            temporary.write_bytes(encode_png(image))
+            _save(image, temporary)
             temporary.replace(path)
         self._written.add(name)
         return name
+
+
+def _save(image: Image, path: Path) -> None:
+    """The pixels alone as PNG, compressed for speed: records are written while a trainer waits."""
+    rgb = read_image(image)
+    bare = rgb.copy()
+    bare.info = {}
+    bare.save(path, "PNG", compress_level=1)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -237,6 +237,11 @@ def test_columns_of_a_hugging_face_dataset(decode: bool) -> None:
     assert second == "no edited image in this row"
 
 
+@pytest.mark.parametrize("prompt", [None, [], [{"role": "system", "content": "be kind"}], [{"role": "user"}], ["?"]])
+def test_a_prompt_without_a_request_has_no_instruction(prompt: Any) -> None:
+    assert EditColumns().find([prompt], [BLUE], {"image": [RED]}) == ["no instruction in this row"]
+
+
 def test_an_empty_batch_has_no_edits() -> None:
     assert EditColumns().find([], [], {}) == []
 
