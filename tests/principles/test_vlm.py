@@ -341,3 +341,17 @@ def test_no_principles_survive_pickling() -> None:
     [answer] = VlmDecomposer(always("no")).decompose([(RED, "make it blue")])
     assert isinstance(answer, NoPrinciples)
     assert pickle.loads(pickle.dumps(answer)).failure == answer.failure
+
+
+def test_a_spec_leads_to_a_real_server() -> None:
+    pytest.importorskip("openai")
+    from editr1_plugins.testing.judge_server import JudgeServer
+
+    with JudgeServer(["I will think about it.", json.dumps(GOOD)]) as server:
+        decomposer = VlmDecomposer.from_spec(f"some/model@{server.url}", shots=2)
+        assert decomposer.decompose([(RED, "make it blue")]) == [PRINCIPLES]
+        assert [len(each.images) for each in server.requests] == [1, 1]
+        assert "no complete JSON array" in server.requests[1].texts[-1]
+    assert "some/model" in decomposer.identity
+    with pytest.raises(ConfigError):
+        VlmDecomposer.from_spec("model-without-url")
