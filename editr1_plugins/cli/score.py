@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("edited", metavar="EDITED", help="image file after the edit")
     parser.add_argument("instruction", metavar="INSTRUCTION", help="what was asked for, in quotes")
     parser.add_argument("--verifier", metavar="SPEC", help="judge; default: $EDITR1_VERIFIER, else measure")
-    parser.add_argument("--decomposer", metavar="SPEC", help="who writes the principles; default: $EDITR1_DECOMPOSER, else rules")
+    parser.add_argument(
+        "--decomposer", metavar="SPEC", help="who writes the principles; default: $EDITR1_DECOMPOSER, else rules"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
