@@ -1,0 +1,209 @@
+"""Score tags paired into marks, and how each mark stands in its text: as an answer, in prose, or merely quoted.
+
+A mark is *own* when its line holds nothing before it but a label ("Final score:"), or a sentence that says it is the
+final one; *inline* when it stands in a sentence; *quoted* when that sentence only talks about a tag (an example, the
+format, text that is painted in the image, a condition), or when the tag is all that stands between two quote marks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from editr1_plugins.verifiers._score import MAX_CONTENT, foreign_scale, read_score
+from editr1_plugins.verifiers._text import Tag
+
+__all__ = ["Mark", "find_marks", "only_tail"]
+
+_LINE = 200  # characters of a line that are looked at on either side of a tag
+
+_OWN_PREFIX = re.compile(
+    r"(?:[\W_]|(?<![A-Za-z0-9])(?:final|overall|total|my|the|score|scores|rating|answer|output|result|revised|corrected|updated|so|"
+    r"thus|therefore|hence|is|conclusion|edit|image|div|p|b|strong|json|xml|html|im_start|assistant|tau|[0-9])(?![A-Za-z0-9])|"
+    r"最终|最后|总体|综合|总|得分|评分|分数|打分|总分|分值|结果|答案|结论|修正|更正|为|是|的|因此|所以|我|给出)*",
+    re.IGNORECASE,
+)
+_SUPPOSES = re.compile(
+    r"\b(?:examples?|e\.g|for instance|such as|formats?|formatted|template|placeholder|tags?|rather than|instead of|not|"
+    r"never|maximum|unless|if|perfect|ideal|(?:would|could|might|should) (?:have|be|get|earn|deserve|receive|look|mean)|"
+    r"scale|between|inject\w*|previous|another|first draft|initially|hypothetical\w*)\b|"
+    r"例如|比如|示例|例子|格式|模板|标签|如果|假如|满分|完美|不是|而不是",
+    re.IGNORECASE,
+)
+_QUOTES_TEXT = re.compile(
+    r"\b(?:text|sign|reads?|says?|written|writes|painted|prints?|printed|words?|caption|watermark|banner|overlay|"
+    r"instructions?|prompt|asks?|principles?|questions?|like)\b|文字|写着|写有|字样|水印|指令|提示|原则|问题",
+    re.IGNORECASE,
+)
+_CONCLUDES = re.compile(
+    r"\b(?:so|therefore|thus|hence|overall|final score|my score|i (?:will |would |shall )?(?:give|assign|rate|score|award))\b"
+    r"|因此|所以|最终|我给|给出",
+    re.IGNORECASE,
+)
+_TALKS_AFTER = re.compile(
+    r"\s{0,4}[`\"'\u201d)]{0,2}\s{0,4}(?:tags?|format|would|is (?:written|painted|shown|visible|an? example|the format)|"
+    r"(?:painted|written|shown|visible|appears?)|标签|格式|字样)\b",
+    re.IGNORECASE,
+)
+_EXAMPLE_BEFORE = re.compile(
+    r"\b(?:examples?|for instance|e\.g|would look|would get|would be|perfect edit|template|placeholder|instead of)\b|"
+    r"示例|例子|例如|比如|模板",
+    re.IGNORECASE,
+)
+_CORRECTS = re.compile(
+    r"\b(?:final|finally|revis\w*|correct(?:ed|ion|ing)|updat\w*|adjust\w*|lower\w*|wait|actually|reconsider\w*|"
+    r"therefore|conclu\w*)\b|更正|修正|改为|调整|最终|因此|所以",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"[.!;][\s*_`\"')]{1,4}|[\u3002\uff01\uff1b}\]]")
+_CONNECTS = re.compile(r"[\s\W_]{0,20}(?:and|or|to|with|tags?|和|与|到|或)?\b[^0-9]*", re.IGNORECASE)
+_TAIL = re.compile(
+    r"(?:[\s`*_.~\"'\u3002})\]|\\]|</?\s?[A-Za-z_]{1,20}\s?/?>|<\|[^<>|\n]{1,40}\|>|/\s?10\b|"
+    r"out of 10\b|points?\b|分|json\b|markdown\b|text\b|xml\b|\[/?(?:INST|EOS|END)\])*",
+    re.IGNORECASE,
+)
+_BROKEN_OFF = re.compile(r"[.,+/\-][\s*_`]*$")
+_CONTINUES = re.compile(r"[\d.,/~%\u2013\u2014-]")
+
+Standing = Literal["own", "inline", "quoted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """One score in its tags: `text[start:end]`.
+
+    `outcome` is what `read_score` says, or "truncated" for an open tag in a text that was cut.
+    """
+
+    start: int
+    end: int
+    outcome: float | str
+    closed: bool
+    standing: Standing
+
+
+def find_marks(text: str, tags: Sequence[Tag], stopped: bool) -> list[Mark]:
+    """Pair tags into marks, in order.
+
+    An opening tag also closes (`<score>7<score>`), unless a score of its own follows it. An unclosed tag makes a mark
+    when it is the last one, or when a clear number follows it.
+
+    Args:
+        text: normalised text.
+        tags: score tags outside of principles, in order.
+        stopped: the model stopped by itself; an unclosed tag counts only then.
+    """
+    marks: list[Mark] = []
+    index = 0
+    while index < len(tags):
+        tag = tags[index]
+        following = tags[index + 1] if index + 1 < len(tags) else None
+        index += 1
+        if tag.closing:
+            continue
+        if following is not None and (following.closing or _closes(text, tags, index)):
+            index += 1
+            marks.append(_closed(text, tag, following, marks))
+            continue
+        content = text[tag.end : following.start if following else len(text)]
+        outcome = read_unclosed(content) if stopped else "truncated"
+        if following is None or isinstance(outcome, float):
+            if tag.odd:
+                outcome = "ambiguous"
+            standing = _standing(text, tag, marks, text[tag.end : tag.end + _LINE])
+            if standing != "own" and not isinstance(outcome, float):
+                standing = "quoted"
+            end = following.start if following else len(text)
+            marks.append(Mark(start=tag.start, end=end, outcome=outcome, closed=False, standing=standing))
+    return marks
+
+
+def only_tail(text: str, start: int) -> bool:
+    """Whether nothing follows `start` but end-of-text tokens, fences, closing tags and punctuation."""
+    found = _TAIL.match(text, start)
+    return found is not None and found.end() == len(text)
+
+
+def read_unclosed(content: str) -> float | str:
+    """What follows an unclosed tag of a text that ended by itself: a number alone on its line, or a failure word."""
+    content = content[: 2 * MAX_CONTENT]
+    stop = re.search(r"<[/\\|A-Za-z]|```", content)
+    ends_there = bool(stop)
+    content = content[: stop.start()] if stop else content
+    line, _, rest = content.strip().partition("\n")
+    if rest and _CONTINUES.match(rest.lstrip()):
+        return "ambiguous"
+    outcome = read_score(line)
+    if isinstance(outcome, float) and _BROKEN_OFF.search(line) and not ends_there:
+        return "not_a_number"
+    return outcome
+
+
+def _closes(text: str, tags: Sequence[Tag], index: int) -> bool:
+    """Whether the opening tag `tags[index]` is meant to close the one before it."""
+    before, tag = tags[index - 1], tags[index]
+    content = text[before.end : tag.start]
+    if len(content) > MAX_CONTENT or not content.strip() or tag.odd:
+        return False
+    if not isinstance(read_score(content), float) and not re.search(r"[0-9]|\bn/?a\b|\bnan\b", content, re.IGNORECASE):
+        return False
+    after = tags[index + 1] if index + 1 < len(tags) else None
+    if after is None:
+        return not isinstance(read_unclosed(text[tag.end :]), float)
+    own = text[tag.end : after.start]
+    return not (after.closing and len(own) <= MAX_CONTENT and own.strip())
+
+
+def _closed(text: str, tag: Tag, closing: Tag, marks: Sequence[Mark]) -> Mark:
+    content = text[tag.end : min(closing.start, tag.end + MAX_CONTENT + 1)]
+    outcome = "ambiguous" if tag.odd else read_score(content)
+    after = text[closing.end : closing.end + _LINE]
+    before, whole = _line_before(text, tag, marks)
+    if isinstance(outcome, float) and foreign_scale(before[-60:], after):
+        outcome = "out_of_scale"
+    standing = _standing(text, tag, marks, after)
+    mention = outcome == "format_echo" or (outcome == "not_a_number" and _CONNECTS.fullmatch(content))
+    if mention and not (standing == "own" and whole):
+        standing = "quoted"
+    return Mark(start=tag.start, end=closing.end, outcome=outcome, closed=True, standing=standing)
+
+
+def _line_before(text: str, tag: Tag, marks: Sequence[Mark]) -> tuple[str, bool]:
+    """The part of the tag's line that stands before it (and after the mark before), and whether that is all of it."""
+    start = max(0, tag.start - _LINE, marks[-1].end if marks else 0)
+    line = text[start : tag.start]
+    before = line.rpartition("\n")[2]
+    return before, start == 0 or len(before) < _LINE
+
+
+def _standing(text: str, tag: Tag, marks: Sequence[Mark], after: str) -> Standing:
+    before, whole = _line_before(text, tag, marks)
+    after = after.partition("\n")[0]
+    ends = list(_SENTENCE_END.finditer(before))
+    sentence = before[ends[-1].end() :] if ends else before
+    if _TALKS_AFTER.match(after):
+        return "quoted"
+    if (whole or ends) and _OWN_PREFIX.fullmatch(sentence):
+        return "quoted" if _follows_example(text, tag, before) else "own"
+    bare = sentence.rstrip()
+    if (
+        bare.endswith("?")
+        or sentence.count('"') % 2
+        or (bare[-1:] in "'\u2018\u201c\u300c" and after[:1] in "'\u2019\u201d\u300d")
+    ):
+        return "quoted"
+    nearby = sentence[-80:]
+    if _SUPPOSES.search(sentence) or (_QUOTES_TEXT.search(nearby) and not _CONCLUDES.search(nearby)):
+        return "quoted"
+    return "own" if _CORRECTS.search(sentence) else "inline"
+
+
+def _follows_example(text: str, tag: Tag, before: str) -> bool:
+    """Whether the tag opens its line and the line before announces an example."""
+    if any(map(str.isalnum, before)):
+        return False
+    lines = text[max(0, tag.start - len(before) - _LINE) : tag.start - len(before)].rstrip().rpartition("\n")
+    announced = lines[2].rstrip("`* \t")
+    return announced.endswith((":", "\uff1a")) and _EXAMPLE_BEFORE.search(announced) is not None
