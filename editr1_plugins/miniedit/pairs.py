@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from editr1_plugins.miniedit.world import Scene, Task, draw, sample_task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Pair", "edit_dataset", "sample_pairs", "sample_tasks"]
+__all__ = ["Pair", "edit_dataset", "is_held_out", "sample_pairs", "sample_tasks", "split_tasks"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,19 @@ def sample_pairs(count: int, *, seed: int, wrong: float = 0.0) -> list[Pair]:
     """Pairs of which a share `wrong` has a wrong target: half of these untouched, half with another edit instead."""
     rng = np.random.default_rng(seed)
     return [_pair(rng, wrong) for _ in range(count)]
+
+
+def is_held_out(instruction: str) -> bool:
+    """Whether an instruction is kept from RL: about a quarter of them, some of each operation, always the same."""
+    return hashlib.blake2b(instruction.encode(), digest_size=1, salt=b"heldout").digest()[0] % 4 == 0
+
+
+def split_tasks(count: int, *, seed: int, held_out: bool) -> list[Task]:
+    """`count` tasks whose instructions are all held out, or all not."""
+    rng = np.random.default_rng(seed)
+    drawn = (sample_task(rng) for _ in itertools.count())
+    wanted = (task for task in drawn if is_held_out(task.instruction) == held_out)
+    return list(itertools.islice(wanted, count))
 
 
 def _pair(rng: np.random.Generator, wrong: float) -> Pair:

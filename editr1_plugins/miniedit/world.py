@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = [
     "BACKGROUNDS",
     "COLOURS",
+    "KINDS",
     "OPERATIONS",
+    "QUARTERS",
     "SIZE",
     "WORDS",
     "Scene",

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+from diffusers.configuration_utils import FrozenDict
 from transformers import TrainerCallback
 
 if TYPE_CHECKING:
     from .edit_grpo import EditGRPOTrainer
 
-__all__ = ["Bookkeeping"]
+__all__ = ["Bookkeeping", "TrackedConfig"]
+
+
+class TrackedConfig(FrozenDict):
+    """A diffusers network's configuration that transformers' tracker callbacks can write down as well."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self)
+
+    def to_json_string(self) -> str:
+        return json.dumps(dict(self), indent=2, sort_keys=True, default=str) + "\n"
 
 
 class Bookkeeping(TrainerCallback):

@@ -35,7 +35,7 @@ from ..errors import ConfigError, DataError
 from ..plugins import resolve
 from .advantage import Advantages, group_advantages
 from .algorithms import Objective, accumulate
-from .edit_callbacks import Bookkeeping
+from .edit_callbacks import Bookkeeping, TrackedConfig
 from .edit_config import EditGRPOConfig, KontextGRPOConfig, QwenImageEditGRPOConfig
 from .generation import Chunk, EditSampler, Generation, derived_seed
 from .group_sampler import GroupSampler
@@ -43,6 +43,7 @@ from .metrics import MAXIMA, Metrics, PassMetrics
 from .policy import Policy
 from .preflight import preflight
 from .reward_call import RewardFunction, RewardFunctions
+from .tape import patched
 
 __all__ = [
     "EditGRPOConfig",
@@ -166,9 +167,9 @@ class EditGRPOTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """`Trainer.train`; first proves on one row that the pipeline replays exactly (`preflight`)."""
-        wanted = self.args.activation_checkpointing
-        if wanted:
-            self.policy.network.enable_gradient_checkpointing()  # type: ignore[operator]
+        network, checkpointing = self.policy.network, self.args.activation_checkpointing
+        if checkpointing:
+            network.enable_gradient_checkpointing()  # type: ignore[operator]
         if self.args.preflight:
             with self.accelerator.autocast():
                 call = self.sampler.call(self.train_dataset[0], self.args.num_inference_steps)
@@ -176,9 +177,10 @@ class EditGRPOTrainer(Trainer):
         # diffusers' networks have their own switch, thrown above; the Trainer only knows transformers'.
         self.args.activation_checkpointing = False
         try:
-            return super().train(*args, **kwargs)
+            with patched(network, "_internal_dict", TrackedConfig(network.config)):
+                return super().train(*args, **kwargs)
         finally:
-            self.args.activation_checkpointing = wanted
+            self.args.activation_checkpointing = checkpointing
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         # Unwrapped: a pipeline reads attributes of its transformer, which a DDP wrapper hides.

@@ -1,6 +1,6 @@
 """From dataset rows to recorded groups: which rows belong together, what the pipeline is called with, which seeds.
 
-Everything random about a rollout follows from (run seed, number of the rollout, row or group), no generator is stored. So
+Everything random about a rollout follows from (run seed, number of the rollout, row or group); no generator is kept. So
 a resumed run makes the rollouts that an uninterrupted one makes, and an edit does not depend on its process.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -25,7 +26,7 @@ from .tape import EncoderTape
 
 __all__ = ["Chunk", "EditSampler", "Generation", "derived_seed"]
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 
 
 def derived_seed(*parts: int | str) -> int:
@@ -95,7 +96,7 @@ class EditSampler:
         if unknown:
             raise ConfigError(f"{type(pipe).__name__} takes no {', '.join(unknown)}; drop it from the configuration")
 
-    def call(self, row: Row, steps: int) -> dict[str, Any]:
+    def call(self, row: _Row, steps: int) -> dict[str, Any]:
         """The pipeline's arguments for one row.
 
         Raises:
@@ -107,7 +108,7 @@ class EditSampler:
                     f"a row has no {column!r} (columns: {', '.join(row)}); edit trainers need image and prompt"
                 )
         image = row["image"]
-        images = [read_image(one) for one in image] if isinstance(image, (list, tuple)) else read_image(image)
+        images = [_decoded(one) for one in image] if isinstance(image, (list, tuple)) else _decoded(image)
         return {**self.options, "image": images, "prompt": row["prompt"], "num_inference_steps": steps}
 
     def window(self, number: int, group: int) -> range:
@@ -123,7 +124,7 @@ class EditSampler:
             start = number % choices if self.config.window_strategy == "sliding" else 0
         return range(allowed.start + start, allowed.start + start + size)
 
-    def sample(self, rows: Sequence[Row], number: int, offset: int) -> Generation:
+    def sample(self, rows: Sequence[_Row], number: int, offset: int) -> Generation:
         """Sample the local rows of the `number`-th rollout; `offset` is the first one's position among all processes'.
 
         A group is `num_generations` rows in a row, counted over all processes. Rows are sampled in the chunks in which
@@ -142,7 +143,7 @@ class EditSampler:
             start = end
         return generation
 
-    def _chunk(self, row: Row, rows: slice, number: int, offset: int, tape: EncoderTape) -> Chunk:
+    def _chunk(self, row: _Row, rows: slice, number: int, offset: int, tape: EncoderTape) -> Chunk:
         group = (offset + rows.start) // self.config.num_generations
         positions = range(offset + rows.start, offset + rows.stop)
         seeds = [derived_seed(self.config.seed, "row", number, position) for position in positions]
@@ -161,10 +162,18 @@ class EditSampler:
         return Chunk(rows=rows, rollout=rollout)
 
     @torch.no_grad()
-    def evaluate(self, row: Row, index: int) -> Any:
+    def evaluate(self, row: _Row, index: int) -> Any:
         """One edit by the pipeline as it is (its own scheduler, the ODE), with a seed of its own per held-out row."""
         device = self.pipe._execution_device
         generator = torch.Generator(device).manual_seed(derived_seed(self.config.seed, "eval", index))
         with self.autocast():
             output = self.pipe(**self.call(row, self.config.eval_num_inference_steps), generator=generator)
         return output[0][0]
+
+
+def _decoded(cell: Any) -> Any:
+    """An image cell of a dataset; a path or URL in one is data and is never opened."""
+    content = cell.get("bytes") if isinstance(cell, Mapping) else cell
+    if content is None or isinstance(content, (str, os.PathLike)):
+        raise DataError("column 'image' holds a path, not an image: cast it, dataset.cast_column('image', Image())")
+    return read_image(content)

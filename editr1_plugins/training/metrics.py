@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["MAXIMA", "Metrics"]
+__all__ = ["MAXIMA", "Metrics", "PassMetrics"]
 
 #: Metrics whose largest value is logged.
 MAXIMA: Final = frozenset({"ratio_error"})

@@ -21,7 +21,6 @@ from editr1_plugins.errors import ConfigError
 __all__ = ["RewardFunction", "RewardFunctions"]
 
 RewardFunction = Callable[..., "Sequence[float | None] | Awaitable[Sequence[float | None]]"]
-Row = dict[str, Any]
 
 
 class RewardFunctions:
@@ -42,7 +41,7 @@ class RewardFunctions:
         if len(set(self.names)) < len(self.names):
             raise ConfigError(f"two reward functions have the same name: {', '.join(self.names)}; set __name__")
 
-    def __call__(self, rows: Sequence[Row], edits: Sequence[Any], **context: Any) -> Tensor:
+    def __call__(self, rows: Sequence[dict[str, Any]], edits: Sequence[Any], **context: Any) -> Tensor:
         """Rewards of shape (rows, functions) in fp32, NaN where a function returned None.
 
         `context` (trainer_state, log_extra, log_metric) is passed on.

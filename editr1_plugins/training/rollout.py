@@ -219,27 +219,37 @@ def without_adapters(*networks: torch.nn.Module) -> Iterator[None]:
     `requires_grad`, which under FSDP2 makes gradients wrong without a word.
 
     Raises:
-        ConfigError: there is no adapter, so nothing tells the reference from the policy.
+        ConfigError: there is no adapter, or weights outside the adapters are trained as well; either way the policy
+            with its adapters off is not where it started from.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper
-
-    kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
-    layers = [layer for network in networks for layer in network.modules() if isinstance(layer, kinds)]
+    layers = _adapter_layers(networks)
     before = {layer: layer._disable_adapters for layer in layers}
-    if not before:
-        names = ", ".join(type(network).__name__ for network in networks)
-        raise ConfigError(
-            f"{names or 'the pipeline'} has no adapter to switch off, so there is no reference policy; train a LoRA "
-            "or set the KL weight (beta) to 0"
-        )
-    for layer in before:
+    for layer in layers:
         layer._disable_adapters = True
     try:
         yield
     finally:
         for layer, disabled in before.items():
             layer._disable_adapters = disabled
+
+
+def _adapter_layers(networks: Iterable[torch.nn.Module]) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    layers: list[Any] = []
+    own: set[int] = set()
+    for module in chain.from_iterable(network.modules() for network in networks):
+        if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
+            base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module.original_module
+            layers.append(module)
+            own |= {id(p) for p in module.parameters()} - {id(p) for p in base.parameters()}
+    trained = chain.from_iterable(network.named_parameters() for network in networks)
+    outside = [name for name, p in trained if p.requires_grad and id(p) not in own]
+    if not own or outside:
+        why = f"{outside[0]} is trained outside any adapter" if outside else "there is no adapter"
+        raise ConfigError(f"switching the adapters off does not give the reference policy: {why}; set beta to 0")
+    return layers
 
 
 @contextmanager

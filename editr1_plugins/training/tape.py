@@ -91,10 +91,10 @@ class EncoderTape:
 
     misses: int = 0
     plays: int = 0
-    _entries: dict[tuple[str, str], _Entry] = field(default_factory=dict)
-    _in_loop: set[str] = field(default_factory=set)
-    _looping: bool = False
-    _depth: int = 0
+    _entries: dict[tuple[str, str], _Entry] = field(default_factory=dict, repr=False)
+    _in_loop: set[str] = field(default_factory=set, repr=False)
+    _looping: bool = field(default=False, repr=False)
+    _depth: int = field(default=0, repr=False)
 
     def __len__(self) -> int:
         return len(self._entries)
