@@ -32,7 +32,7 @@ __all__ = ["SUMMARY", "add_arguments", "run"]
 
 SUMMARY = "write principles, or fill a cache with them ahead of a run"
 
-NOT_ALL = 3
+_NOT_ALL = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +78,7 @@ def _one(args: argparse.Namespace, decomposer: Any, identity: str) -> int:
             cache.put(key, principles)
             cache.close()
     _show_one(principles, args.json)
-    return 0 if principles else NOT_ALL
+    return 0 if principles else _NOT_ALL
 
 
 def _show_one(principles: tuple[Principle, ...], as_json: bool) -> None:
@@ -116,7 +116,7 @@ def _many(args: argparse.Namespace, decomposer: Any, identity: str) -> int:
     if progress is not None:
         print(file=sys.stderr)
     _show_many(filled, unreadable, cache.stats.errors, args.json)
-    return NOT_ALL if filled.failed or unreadable else 0
+    return _NOT_ALL if filled.failed or unreadable else 0
 
 
 def _show_progress(filled: Filled) -> None:
