@@ -6,6 +6,8 @@ It sits below the OpenAI client so that the key never enters that client's own o
 from __future__ import annotations
 
 import base64
+import ssl
+from functools import cache
 from typing import Any
 
 import httpx2
@@ -18,6 +20,10 @@ _SENT = frozenset({"accept", "connection", "content-length", "content-type", "ho
 _MAX_ERROR_BYTES = 64 * 1024
 
 
+#: Connections per pool.
+_LANE = 8
+
+
 class ReplyTooLargeError(Exception):
     """The server sent more than the limit; reading stopped there."""
 
@@ -28,19 +34,39 @@ class BoundedClient(httpx2.AsyncClient):
     Args:
         authorization: value of the Authorization header; None sends none.
         max_bytes: most bytes of one decoded reply body; more raises `ReplyTooLargeError`.
-        kwargs: as for `httpx2.AsyncClient`.
+        connections: most connections at a time.
+        timeout: as for `httpx2.AsyncClient`.
     """
 
-    def __init__(self, *, authorization: str | None, max_bytes: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, authorization: str | None, max_bytes: int, connections: int, timeout: httpx2.Timeout) -> None:
+        verify = _ssl_context()
+        super().__init__(timeout=timeout, verify=verify)
         self._authorization = authorization
         self._secrets = _secrets(authorization)
         self._max_bytes = max_bytes
+        # A pool looks at each of its connections for every request, so several small pools are faster than one of 64.
+        sizes = [_LANE] * (connections // _LANE) + [connections % _LANE] * (connections % _LANE > 0)
+        self._lanes = [
+            _Lane(httpx2.AsyncClient(timeout=timeout, limits=_limits(size), verify=verify), size) for size in sizes
+        ]
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        for lane in self._lanes:
+            await lane.client.aclose()
 
     async def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
+        lane = min(self._lanes, key=lambda lane: lane.load)
+        lane.busy += 1
+        try:
+            return await self._send_by(lane.client, request, **kwargs)
+        finally:
+            lane.busy -= 1
+
+    async def _send_by(self, client: httpx2.AsyncClient, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
         # Redirects are off: a 307 would carry the images, and the key, to a host the user did not name.
         kwargs.update(stream=True, follow_redirects=False, auth=None)
-        response = await super().send(self._outgoing(request), **kwargs)
+        response = await client.send(self._outgoing(request), **kwargs)
         try:
             body = await self._read(response)
         finally:
@@ -72,6 +98,30 @@ class BoundedClient(httpx2.AsyncClient):
         for secret in self._secrets:
             body = body.replace(secret, b"***")
         return bytes(body[:limit])
+
+
+class _Lane:
+    """A client with a few connections, and how many requests it is busy with."""
+
+    def __init__(self, client: httpx2.AsyncClient, size: int) -> None:
+        self.client = client
+        self.size = size
+        self.busy = 0
+
+    @property
+    def load(self) -> float:
+        return self.busy / self.size
+
+
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    # Loading the authorities' certificates takes up to a quarter of a second; one context serves all clients.
+    return httpx2.create_ssl_context()
+
+
+def _limits(size: int) -> httpx2.Limits:
+    # Shorter than the 5 s after which uvicorn (vLLM, SGLang) closes an idle connection: no race with a new request.
+    return httpx2.Limits(max_connections=size, max_keepalive_connections=size, keepalive_expiry=4.0)
 
 
 def _secrets(authorization: str | None) -> list[bytes]:

@@ -351,12 +351,11 @@ def _client(backend: OpenAIBackend, address: Address) -> openai.AsyncOpenAI:
     if backend._key:
         authorization = f"Bearer {backend._key}"
     timeout = httpx2.Timeout(backend.timeout, connect=min(backend.timeout, 10.0), pool=None)
-    # Shorter than the 5 s after which uvicorn (vLLM, SGLang) closes an idle connection: no race with a new request.
-    limits = httpx2.Limits(
-        max_connections=backend.concurrency, max_keepalive_connections=backend.concurrency, keepalive_expiry=4.0
-    )
     http_client = BoundedClient(
-        authorization=authorization, max_bytes=backend.max_response_bytes, timeout=timeout, limits=limits
+        authorization=authorization,
+        max_bytes=backend.max_response_bytes,
+        connections=backend.concurrency,
+        timeout=timeout,
     )
     # The key is added below this client (see http_client); retries are ours, because they may change the endpoint.
     return openai.AsyncOpenAI(

@@ -377,8 +377,8 @@ def test_a_source_is_encoded_once_and_always_the_same_bytes(
     import editr1_plugins.backends.image_uri as image_uri
 
     encoded: list[int] = []
-    real = image_uri.encode_png
-    monkeypatch.setattr(image_uri, "encode_png", lambda image: encoded.append(1) or real(image))
+    real = image_uri._png
+    monkeypatch.setattr(image_uri, "_png", lambda image: encoded.append(1) or real(image))
     with JudgeServer() as server:
         # A dataset hands out the same source as a new object, with metadata of its own, for each row of a group.
         sources = [picture(9) for _ in range(24)]
