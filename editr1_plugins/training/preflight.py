@@ -76,7 +76,7 @@ def preflight(
         pipe, call: as for `record`; `num_inference_steps` of the call is replaced unless it gives `sigmas`.
         trainable: the parameters to be trained. Their gradients are left as they were.
         rows: 1 skips the comparison of rows, for pipelines (or memories) that make one row a call.
-        steps: how many steps to sample; all but the last are stochastic.
+        steps: how many steps to sample; all but the last are stochastic and replayed. State between steps shows from 3.
         tolerance: largest allowed difference of a log-probability; None: 1e-5 for float32 weights, 1e-4 (a usual clip
             range) below that. A row alone may differ by 2e-2 in lower precision, where a batch's size changes rounding.
 
@@ -85,8 +85,10 @@ def preflight(
         ConfigError: an argument is wrong.
     """
     started, trainable = time.perf_counter(), list(trainable)
-    if rows < 1 or steps < 2:
-        raise ConfigError(f"a preflight needs at least 1 row and 2 steps, got {rows} and {steps}")
+    if rows < 1 or steps < 3:
+        raise ConfigError(
+            f"a preflight needs at least 1 row and 3 steps (two of them replayed), got {rows} and {steps}"
+        )
     _inspect(pipe, trainable)
     trial = _Trial(pipe, trainable, tolerance)
     with _gradients_kept(trainable):

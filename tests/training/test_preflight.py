@@ -1,0 +1,202 @@
+"""The preflight passes what replays exactly and refuses, with the true reason, what does not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
+from peft import LoraConfig
+
+from editr1_plugins.errors import ConfigError, ReplayError
+from editr1_plugins.testing.pipelines import lora_parameters, tiny_pipeline
+from editr1_plugins.training.preflight import preflight
+
+
+def check(pipe, call, **options):
+    return preflight(pipe, call, list(lora_parameters(pipe).values()), **options)
+
+
+@pytest.mark.parametrize("name", ["kontext", "flux_img2img", "flux_inpaint", "klein"])
+def test_what_replays_exactly_passes(name):
+    pipe, call = tiny_pipeline(name, guided=True)
+    parameters = lora_parameters(pipe)
+    next(iter(parameters.values())).grad = mark = torch.ones_like(next(iter(parameters.values())))
+    state = torch.get_rng_state()
+    report = check(pipe, call)
+    assert report.pipeline == type(pipe).__name__
+    assert max(report.log_prob_error, report.row_error) <= 1e-6
+    assert max(report.row_gap, report.step_gap) <= 1e-5
+    assert report.encoder_calls > 0
+    assert report.taped_bytes > 0
+    assert report.enters_at_once
+    grads = [p.grad for p in parameters.values()]
+    assert grads[0] is mark
+    assert all(grad is None for grad in grads[1:])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "options", [{"sampler": "cps"}, {"sampler": "dance", "noise_level": 0.3}, {"rows": 1}], ids=str
+)
+def test_other_samplers_and_single_rows_pass(options):
+    pipe, call = tiny_pipeline()
+    assert check(pipe, call, **options).log_prob_error <= 1e-6
+
+
+def test_lower_precision_and_given_sigmas_pass():
+    pipe, call = tiny_pipeline(dtype=torch.bfloat16)
+    del call["num_inference_steps"]
+    assert check(pipe, {**call, "sigmas": [1.0, 0.8, 0.5, 0.2]}).log_prob_error <= 1e-6
+
+
+def refusal(pipe, call, trainable=None, **options):
+    trainable = list(lora_parameters(pipe).values()) if trainable is None else trainable
+    with pytest.raises(ReplayError) as caught:
+        preflight(pipe, call, trainable, **options)
+    return str(caught.value)
+
+
+def test_dropout_is_refused():
+    pipe, call = tiny_pipeline(lora_rank=0)
+    pipe.transformer.add_adapter(LoraConfig(r=2, lora_dropout=0.1, target_modules=["to_q"]))
+    pipe.transformer.train()
+    assert "dropout is active in transformer_blocks.0.attn.to_q.lora_dropout" in refusal(pipe, call)
+    pipe.transformer.eval()
+    check(pipe, call)
+
+
+def test_a_functional_dropout_is_refused_for_its_global_draws():
+    pipe, call = tiny_pipeline()
+    pipe.transformer.register_forward_hook(lambda *_: (torch.nn.functional.dropout(_[2][0], 0.1),))
+    assert "global random generator" in refusal(pipe, call)
+
+
+@pytest.mark.parametrize(
+    "scheduler", [FlowMatchHeunDiscreteScheduler, type("Own", (FlowMatchEulerDiscreteScheduler,), {})]
+)
+def test_other_schedulers_are_refused(scheduler):
+    pipe, call = tiny_pipeline()
+    pipe.scheduler = scheduler()
+    assert f"the pipeline's scheduler is a {scheduler.__name__}" in refusal(pipe, call)
+
+
+def test_a_scheduler_that_draws_noise_itself_is_refused():
+    pipe, call = tiny_pipeline()
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, stochastic_sampling=True)
+    assert "stochastic_sampling" in refusal(pipe, call)
+
+
+def test_a_key_value_cache_is_refused():
+    pipe, call = tiny_pipeline("klein_kv")
+    message = refusal(pipe, call)
+    assert message.startswith("Flux2KleinKVPipeline cannot be trained exactly")
+    assert "keeps state between steps (a K/V cache, for instance)" in message
+
+
+def test_a_detached_key_value_cache_is_refused_though_its_ratio_is_one():
+    """What the ratio cannot see: values are right, the gradient through the cache is missing."""
+    pipe, call = tiny_pipeline("klein_kv")
+    original = pipe.transformer.forward
+
+    def forward(*args, **kwargs):
+        found = original(*args, **kwargs)
+        if kwargs.get("kv_cache_mode") == "extract":
+            cache = found[1]
+            for layer in [*cache.double_block_caches, *cache.single_block_caches]:
+                layer.store(*(part.detach() for part in layer.get()))
+        return found
+
+    pipe.transformer.forward = forward
+    message = refusal(pipe, call)
+    assert "a step replayed alone finds other log-probabilities" in message or "steps do not add up" in message
+
+
+def test_a_cache_across_steps_is_refused():
+    pipe, call = tiny_pipeline()
+    pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.2))
+    assert "call disable_cache()" in refusal(pipe, call)
+
+
+def test_rows_that_see_each_other_are_refused():
+    pipe, call = tiny_pipeline()
+    pipe.transformer.register_forward_hook(lambda *_: (_[2][0] - _[2][0].mean(0, keepdim=True),))
+    assert "rows are not independent" in refusal(pipe, call)
+
+
+def test_a_condition_drawn_anew_is_refused():
+    pipe, call = tiny_pipeline()
+    original = pipe.encode_prompt
+
+    def drawn(*args, **kwargs):
+        tokens, pooled, ids = original(*args, **kwargs)
+        return tokens + torch.randn(tokens.shape, generator=drawing), pooled, ids
+
+    drawing = torch.Generator().manual_seed(3)
+    pipe.encode_prompt = drawn
+    assert "finds other log-probabilities than sampling did" in refusal(pipe, call)
+
+
+def test_steps_that_depend_on_their_position_are_refused():
+    pipe, call = tiny_pipeline()
+    calls = []
+
+    def first_is_different(_, args, output):
+        calls.append(1)
+        return (output[0] * (1.5 if pipe._first else 1.0),)
+
+    class Counting(type(pipe)):
+        def progress_bar(self, *args, **kwargs):
+            self._first = True
+            return super().progress_bar(*args, **kwargs)
+
+    pipe.__class__ = Counting
+    pipe.transformer.register_forward_hook(first_is_different)
+    pipe.transformer.register_forward_hook(lambda *_: setattr(pipe, "_first", False))
+    message = refusal(pipe, {**call}, rows=1)
+    assert "what a step computes depends on the steps before it" in message
+
+
+def test_parameters_outside_the_denoiser_are_refused():
+    pipe, call = tiny_pipeline()
+    encoder = pipe.text_encoder_2.requires_grad_(True)
+    message = refusal(pipe, call, list(encoder.parameters()))
+    assert "parameters of text_encoder_2 are to be trained, but only the denoiser can be" in message
+    assert "another model" in refusal(pipe, call, list(torch.nn.Linear(1, 1).parameters()))
+
+
+def test_nothing_to_train_is_refused():
+    pipe, call = tiny_pipeline()
+    assert "no parameter to train" in refusal(pipe, call, [])
+    pipe.transformer.requires_grad_(False)
+    assert "none requires grad" in refusal(pipe, call)
+
+
+def test_parameters_that_no_gradient_reaches_are_refused():
+    pipe, call = tiny_pipeline()
+    unused = torch.nn.Parameter(torch.zeros(1))
+    pipe.transformer.register_parameter("unused", unused)
+    assert "no gradient reaches" in refusal(pipe, call, [unused])
+
+
+def test_an_offloaded_denoiser_is_refused():
+    from accelerate import cpu_offload
+
+    pipe, call = tiny_pipeline()
+    trainable = list(lora_parameters(pipe).values())
+    cpu_offload(pipe.transformer, execution_device=torch.device("cpu"))
+    message = refusal(pipe, call, trainable)
+    assert "keep it on its device" in message or "only the denoiser" in message
+
+
+def test_what_fails_in_the_pipeline_is_quoted():
+    pipe, call = tiny_pipeline()
+    message = refusal(pipe, {**call, "max_sequence_length": 100_000})
+    assert "sampling 2 rows fails; with rows=1" in message
+    assert "max_sequence_length" in message
+
+
+def test_bad_sizes_are_refused():
+    pipe, call = tiny_pipeline()
+    for options in ({"rows": 0}, {"steps": 2}):
+        with pytest.raises(ConfigError, match="at least 1 row and 3 steps"):
+            check(pipe, call, **options)
