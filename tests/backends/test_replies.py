@@ -139,7 +139,7 @@ payloads = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(payloads | json_values)
 def test_any_json_gives_replies_or_a_failure(payload: object) -> None:
     result = read(payload)
@@ -159,7 +159,7 @@ def test_any_bytes_give_replies_or_a_failure(body: bytes) -> None:
 
 
 def test_large_hostile_bodies_are_read_quickly() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for body in (b"{" * 2**20, b'{"a":' * 2**18, b'"' + b"\\" * 2**20, b"<" * 2**20, b" " * 2**20):
         read_replies(body, "text/html")
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
