@@ -41,13 +41,13 @@ class DemoSettings:
         weights: where RL starts, a name in `miniedit.model.WEIGHTS`.
     """
 
-    updates: int = 90
+    updates: int = 100
     prompts: int = 6
     group: int = 12
     steps: int = 6
     held_out: int = 128
-    measure_every: int = 15
-    learning_rate: float = 2e-3
+    measure_every: int = 20
+    learning_rate: float = 4e-3
     rank: int = 16
     pool: int = 600
     verifier: str | None = None

