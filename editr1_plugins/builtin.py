@@ -30,6 +30,18 @@ def _rules() -> Decomposer:
     return RulesDecomposer()
 
 
+def _vlm(argument: str) -> Decomposer:
+    from .principles.vlm import VlmDecomposer
+
+    return VlmDecomposer.from_spec(argument)
+
+
+def _first(argument: str) -> Decomposer:
+    from .principles.chain import FallbackDecomposer
+
+    return FallbackDecomposer.from_spec(argument)
+
+
 def _flow_grpo() -> Any:
     from .training.algorithms.flow_grpo import FlowGRPO
 
@@ -49,7 +61,14 @@ def register_verifiers(register: Register) -> None:
 
 @hookimpl
 def register_decomposers(register: Register) -> None:
+    register("first", _first, summary="first:A|B, the first of several decomposers that has an answer")
     register("rules", _rules, summary="reads common instructions with rules; no model")
+    register(
+        "vlm",
+        _vlm,
+        summary="vlm:MODEL@URL, few-shot prompts to a VLM behind an OpenAI-compatible server",
+        requires=("openai[openai]",),
+    )
 
 
 @hookimpl

@@ -5,13 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cached import CachedVerifier
+    from .generative import GenerativeVerifier
     from .measure import MeasureVerifier
     from .openai import OpenAIVerifier
     from .parsing import Trace, parse_trace
 
-__all__ = ["MeasureVerifier", "OpenAIVerifier", "Trace", "parse_trace"]
+__all__ = ["CachedVerifier", "GenerativeVerifier", "MeasureVerifier", "OpenAIVerifier", "Trace", "parse_trace"]
 
-_HOMES = {"MeasureVerifier": "measure", "OpenAIVerifier": "openai", "Trace": "parsing", "parse_trace": "parsing"}
+_HOMES = {
+    "CachedVerifier": "cached",
+    "GenerativeVerifier": "generative",
+    "MeasureVerifier": "measure",
+    "OpenAIVerifier": "openai",
+    "Trace": "parsing",
+    "parse_trace": "parsing",
+}
 
 
 def __getattr__(name: str) -> Any:
