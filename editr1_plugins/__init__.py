@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from .hookspecs import hookimpl
     from .plugins import resolve
     from .reward.rrm import EditRRMReward
-    from .training.edit_grpo import EditGRPOConfig, EditGRPOTrainer, KontextGRPOConfig, KontextGRPOTrainer
+    from .training.edit_grpo import (
+        EditGRPOConfig,
+        EditGRPOTrainer,
+        KontextGRPOConfig,
+        KontextGRPOTrainer,
+        QwenImageEditGRPOConfig,
+        QwenImageEditGRPOTrainer,
+    )
     from .types import Edit, Principle, Verdict, Verification
 
     __version__: str
@@ -25,6 +32,8 @@ __all__ = [
     "KontextGRPOConfig",
     "KontextGRPOTrainer",
     "Principle",
+    "QwenImageEditGRPOConfig",
+    "QwenImageEditGRPOTrainer",
     "Verdict",
     "Verification",
     "__version__",
@@ -40,6 +49,8 @@ _HOMES = {
     "KontextGRPOConfig": "training.edit_grpo",
     "KontextGRPOTrainer": "training.edit_grpo",
     "Principle": "types",
+    "QwenImageEditGRPOConfig": "training.edit_grpo",
+    "QwenImageEditGRPOTrainer": "training.edit_grpo",
     "Verdict": "types",
     "Verification": "types",
     "hookimpl": "hookspecs",
