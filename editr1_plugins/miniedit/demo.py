@@ -84,8 +84,16 @@ def _run_seed(seed: int, settings: DemoSettings, output: Path, quiet: bool) -> d
     began = time.perf_counter()
     lora = output / ("lora" if seed == 0 else f"lora-seed-{seed}")
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=spawn) as pool:
+    with ProcessPoolExecutor(2, mp_context=spawn, initializer=_no_loading_bars) as pool:
         trained = pool.submit(run_arm, "trained", seed, settings, lora=lora, quiet=quiet)
         control = pool.submit(run_arm, "control", seed, settings)
         arms = {"trained": trained.result(), "control": control.result()}
     return {"seed": seed, **arms, "seconds": time.perf_counter() - began}
+
+
+def _no_loading_bars() -> None:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()

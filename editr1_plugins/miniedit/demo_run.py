@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 from peft import LoraConfig
-from transformers import TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from editr1_plugins.miniedit.gold import gold_score
 from editr1_plugins.miniedit.model import CALL, load_pipeline
@@ -80,7 +80,7 @@ def run_arm(
         trainer = (_Control if arm == "control" else KontextGRPOTrainer)(
             pipe,
             EditRRMReward(verifier=settings.verifier),
-            _config(settings, seed, scratch, quiet),
+            _config(settings, seed, scratch),
             edit_dataset(train),
             peft_config=LoraConfig(
                 r=settings.rank,
@@ -91,6 +91,10 @@ def run_arm(
             callbacks=[gold],
         )
         gold.pipe = pipe
+        for callback in (PrinterCallback, ProgressCallback):  # they print every metric of every update
+            trainer.remove_callback(callback)
+        if not quiet:
+            trainer.add_callback(_RewardBar())
         trainer.train()
         if lora is not None:
             trainer.policy.save(lora)
@@ -102,7 +106,7 @@ def run_arm(
     }
 
 
-def _config(settings: DemoSettings, seed: int, folder: str, quiet: bool) -> KontextGRPOConfig:
+def _config(settings: DemoSettings, seed: int, folder: str) -> KontextGRPOConfig:
     return KontextGRPOConfig(
         output_dir=folder,
         seed=seed,
@@ -131,7 +135,6 @@ def _config(settings: DemoSettings, seed: int, folder: str, quiet: bool) -> Kont
         save_strategy="no",
         report_to=[],
         use_cpu=True,
-        disable_tqdm=quiet,
         log_level="error",
     )
 
@@ -143,6 +146,14 @@ class _Control(KontextGRPOTrainer):
         found = super().compute_advantages(rewards)
         generator = torch.Generator().manual_seed(self.args.seed * 100_003 + self.state.global_step)
         return replace(found, values=found.values[torch.randperm(len(found.values), generator=generator)])
+
+
+class _RewardBar(ProgressCallback):
+    """The Trainer's progress bar, with the reward beside it."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self.training_bar is not None and "reward" in logs:
+            self.training_bar.set_postfix(reward=f"{logs['reward']:.2f}")
 
 
 class _GoldMeasure(TrainerCallback):
