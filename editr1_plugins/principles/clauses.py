@@ -62,115 +62,44 @@ def restore_quotes(text: str, quotes: tuple[str, ...]) -> str:
 
 # --- noun phrases -----------------------------------------------------------------------------------------------------
 
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 #: A phrase with one of these names nothing in particular, or is no noun phrase.
-_NO_NOUNS: Final = frozenset(
-    [
-        "it",
-        "them",
-        "they",
-        "this",
-        "that",
-        "these",
-        "those",
-        "he",
-        "she",
-        "and",
-        "or",
-        "not",
-        "then",
-        "with",
-        "into",
-        "to",
-        "from",
-        "by",
-        "better",
-        "nicer",
-        "good",
-        "nice",
-        "best",
-        "more",
-        "less",
-        "very",
-        "so",
-        "too",
-        "image",
-        "photo",
-        "picture",
-        "everything",
-        "anything",
-        "something",
-        "nothing",
-        "thing",
-        "things",
-        "stuff",
-        "what",
-        "who",
-        "how",
-        "make",
-        "turn",
-        "change",
-        "remove",
-        "add",
-        "colour",
-        "color",
-        "colours",
-        "colors",
-        "size",
-        "position",
-        "is",
-        "are",
-        "be",
-        "being",
-    ]
+_NO_NOUNS: Final = _set(
+    "it them they this that these those he she and or not then into to from by better nicer good nice best more less "
+    "very so too image photo picture everything anything something nothing thing things stuff what who how make turn "
+    "change remove add colour color colours colors size position is are be being"
 )
 #: A phrase that ends in one of these names no object but a time, a season, a degree.
-_NO_OBJECTS: Final = frozenset(
-    [
-        "day",
-        "night",
-        "daytime",
-        "nighttime",
-        "morning",
-        "evening",
-        "noon",
-        "summer",
-        "winter",
-        "spring",
-        "autumn",
-        "bigger",
-        "smaller",
-        "larger",
-        "taller",
-        "shorter",
-        "wider",
-        "happier",
-        "sadder",
-        "older",
-        "younger",
-        "faster",
-    ]
+_NO_OBJECTS: Final = _set(
+    "day night daytime nighttime morning evening noon summer winter spring autumn bigger smaller larger taller shorter "
+    "wider happier sadder older younger faster with of in on at"
 )
 _PHRASE: Final = re.compile(r"[a-z0-9][a-z0-9'-]*(?: [a-z0-9][a-z0-9'-]*){0,9}")
 _ARTICLE: Final = re.compile(r"^(?:(the|an?|some|another|all|every|each|both)(?: the)? )?(.+)$")
 
 
-def _words(text: str) -> tuple[str, str] | None:
-    """(article or "", the rest) of a noun phrase that names something in particular."""
+def _words(text: str, *, simple: bool = False) -> tuple[str, str] | None:
+    """(article or "", the rest) of a noun phrase that names something in particular; `simple`: without a "with"."""
     plain = re.sub(r"^(?:this|that|these|those|my|your) ", "the ", text.lower().strip(" ,."))
     match = _ARTICLE.match(plain)
     if not match or not _PHRASE.fullmatch(plain):
         return None
     words = match[2].split(" ")
-    vague = not _NO_NOUNS.isdisjoint(words) or words[-1] in _NO_OBJECTS or tone_name(words[-1])
+    vague = not _NO_NOUNS.isdisjoint(words) or words[-1] in _NO_OBJECTS or tone_name(words[-1]) is not None
+    vague = vague or (simple and "with" in words)
     # "the circle blue" is two things side by side, "the orange" is a fruit.
     return None if vague or (len(words) > 1 and colour_name(words[-1])) else (match[1] or "", match[2])
 
 
-def _old(text: str, context: Context) -> str | None:
+def _old(text: str, context: Context, *, simple: bool = False) -> str | None:
     """Something that is in the source, as a principle names it: "the dog", "all dogs"; "it" is what came before."""
     if text.lower() in {"it", "them"} and context.thing:
         return context.thing
-    if not (phrase := _words(text)):
+    if not (phrase := _words(text, simple=simple)):
         return None
     article = {"all": "all", "every": "all", "each": "all", "both": "both"}.get(phrase[0], "the")
     return restore_quotes(f"{article} {phrase[1]}", context.quotes)
@@ -183,9 +112,9 @@ def _old_list(text: str, context: Context) -> list[str]:
     return clear if len(clear) == len(things) else []
 
 
-def _new(text: str) -> str | None:
+def _new(text: str, *, simple: bool = False) -> str | None:
     """Something that comes into the image: "a dog", "some flowers", "rain"."""
-    if not (phrase := _words(text)):
+    if not (phrase := _words(text, simple=simple)):
         return None
     article, words = phrase
     thing = read_thing(words)
@@ -213,11 +142,12 @@ def _remove(slots: _Slots, context: Context) -> list[Change] | None:
 def _replace(slots: _Slots, context: Context) -> list[Change] | None:
     if colour_name(slots["new"]):
         return _recolour({"what": slots["what"], "colour": slots["new"]}, context)
-    what = _old(slots["what"], context)
+    # "replace the man with the hat with a dog" can be read in two ways.
+    what = _old(slots["what"], context, simple=True)
     if not what or BACKGROUND.fullmatch(slots["what"]):
         return None
     one = re.fullmatch(r"(?:a|an|the|another)? ?(.+) one", slots["new"].lower())
-    new = _new(f"a {one[1]} {what.split(' ')[-1]}" if one else slots["new"])
+    new = _new(f"a {one[1]} {what.split(' ')[-1]}" if one else slots["new"], simple=True)
     return [Change(operation="replace", what=what, value=new)] if new else None
 
 
@@ -235,8 +165,12 @@ def _background(slots: _Slots, context: Context) -> list[Change] | None:
 
 def _tone(slots: _Slots, context: Context) -> list[Change] | None:
     tone = tone_name(slots["tone"])
-    # After "make the circle blue", "make it brighter" means the circle: that is no global tone.
-    return [Change(operation="tone", value=tone)] if tone and not context.thing else None
+    return [Change(operation="tone", value=tone)] if tone and _means_image(slots, context) else None
+
+
+def _means_image(slots: _Slots, context: Context) -> bool:
+    """After "make the circle blue", "make it brighter" means the circle: that is no global tone or style."""
+    return not context.thing or slots.get("image", "it").lower() not in {"it", "everything"}
 
 
 _LESS: Final = re.compile(r"decrease|reduce|lower|turn down|lessen|cut|less|desaturate|darken|dim|cool", re.IGNORECASE)
@@ -273,7 +207,7 @@ def _style(slots: _Slots, context: Context) -> list[Change] | None:
     style = re.sub(r"^(?:an?|the) ", "", slots["style"].strip(" .,"))
     known = slots.get("sure") is not None or _STYLES.search(style)
     clear = re.fullmatch(r"[\w'-]+(?: [\w'-]+){0,6}", style) and not re.search(r"\b(?:and|or|better|it)\b", style)
-    return [Change(operation="style", value=style)] if known and clear and not context.thing else None
+    return [Change(operation="style", value=style)] if known and clear and _means_image(slots, context) else None
 
 
 _BUILDERS: Final[dict[str, _Builder]] = {

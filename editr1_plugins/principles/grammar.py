@@ -63,13 +63,13 @@ _CLAUSES: Final = (
     ("text_added", r"(?:write|add|put|print|insert|place)(?: <text>)? <quote=new><on>"),
     (
         "style",
-        r"(?:<redo> <image>(?: look| appear| to be)?|make|render|redraw|convert|<image>) ?"
+        r"(?:<redo> <image=image>(?: look| appear| to be)?|make|render|redraw|convert|<image>) ?"
         r"(?P<sure>in(?:to)? the style of|in the manner of|like it was (?:painted|drawn|made) by"
         r"|as if (?:painted|drawn|made) by|like (?:it is )?(?:painted|drawn) by) <...=style>",
     ),
     (
         "style",
-        r"<redo> <image> (?:look like|look as|to look like|appear like|resemble|into|to|in|as) <...=style>",
+        r"<redo> <image=image> (?:look like|look as|to look like|appear like|resemble|into|to|in|as) <...=style>",
     ),
     (
         "style",
@@ -81,21 +81,21 @@ _CLAUSES: Final = (
     ("style", r"(?:convert|turn|change|transform) (?:to|into) <...=style>"),
     (
         "tone",
-        r"<change>(?: <image>)?(?: to| into| in| look| appear| be)? ?(?:an? )?<much><tone=tone>"
+        r"<change>(?: <image=image>)?(?: to| into| in| look| appear| be)? ?(?:an? )?<much><tone=tone>"
         r"(?: (?:tones?|image|photo|photograph|picture|version|colou?rs?|filter|look|mode))?",
     ),
     (
         "tone",
-        r"(?:make|give) <image> (?:have )?(?:an? )?<much><tone=tone>"
+        r"(?:make|give) <image=image> (?:have )?(?:an? )?<much><tone=tone>"
         r" (?:colou?r )?(?:tones?|look|feel|feeling|mood|filter|atmosphere|light|lighting)",
     ),
     (
         "tone",
         r"(?:apply|add|use) (?:an? |the |some )?<tone=tone> (?:colou?r )?"
-        r"(?:tones?|look|filter|effect|light|lighting)(?: (?:to|on) <image>)?",
+        r"(?:tones?|look|filter|effect|light|lighting)(?: (?:to|on) <image=image>)?",
     ),
     ("tone", r"<much><tone=tone>(?: (?:image|photo|version))?"),
-    ("tone", r"<image> <must> (?:be|look|become) <much><tone=tone>"),
+    ("tone", r"<image=image> <must> (?:be|look|become) <much><tone=tone>"),
     ("brighter/darker", r"(?P<verb>brighten|lighten|darken|dim)(?: up| down)? <image>(?: up| down)?"),
     ("brighter/darker", r"<more=verb> <some>(?:brightness|exposure|light)(?: (?:of|in|to) <image>)?"),
     ("warmer/cooler", r"(?P<verb>warm|cool)(?: up| down)? <image>(?: up| down)?"),

@@ -18,6 +18,7 @@ __all__ = [
     "LIST_WORD",
     "MAX_QUESTION",
     "Ask",
+    "bare_noun",
     "category_of",
     "parse_question",
     "read_list",
@@ -105,6 +106,11 @@ def read_list(what: str) -> tuple[str, ...]:
     return tuple(part for part in what.split(LIST_WORD) if part)
 
 
+def bare_noun(noun: str) -> str:
+    """ "a blue square" -> "blue square"."""
+    return re.sub(r"^(?:an?|the|some|another) ", "", noun)
+
+
 def category_of(ask: Ask) -> Category:
     return _TEMPLATES[ask.kind][0]
 
@@ -115,7 +121,7 @@ def subject_of(ask: Ask) -> tuple[str, str]:
     if family in {"colour", "gone", "becomes"}:
         return family, ask.what
     if family == "added":
-        return family, re.sub(r"^(?:an?|the|some|another) ", "", ask.value)
+        return family, bare_noun(ask.value)
     return family, ask.value
 
 

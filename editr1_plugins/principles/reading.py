@@ -1,7 +1,7 @@
 """Reads an English edit instruction into changes: an operation, what it is done to, and what comes out.
 
-Rules only: an instruction is understood whole or not at all. Whoever calls it gets `NotUnderstoodError` with the part that
-was not, so that no vague principle is ever written for it.
+Rules only: an instruction is understood whole or not at all. Whoever calls it gets `NotUnderstoodError` with the part
+that was not, so that no vague principle is ever written for it.
 """
 
 from __future__ import annotations

@@ -7,12 +7,11 @@ verifier to find the rest ("every other object"). An instruction of which it doe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from editr1_plugins.principles.clauses import Change
-from editr1_plugins.principles.phrases import LIST_WORD, Ask, render
+from editr1_plugins.principles.phrases import LIST_WORD, Ask, bare_noun, render
 from editr1_plugins.principles.reading import NotUnderstoodError, read_instruction
 from editr1_plugins.principles.words import colour_name, read_thing
 from editr1_plugins.types import NoPrinciples, Principle
@@ -81,8 +80,8 @@ def _add(change: Change) -> list[Ask]:
         asks.append(Ask(kind="added_at", value=_the(change.value), where=change.where))
     thing = read_thing(change.value)
     if thing and thing.shape and not thing.plural:
-        asks.append(Ask(kind="added_shape", value=_bare(change.value), what=f"a {thing.shape}"))
-    asks.append(Ask(kind="added_solid", value=_bare(change.value)))
+        asks.append(Ask(kind="added_shape", value=bare_noun(change.value), what=f"a {thing.shape}"))
+    asks.append(Ask(kind="added_solid", value=bare_noun(change.value)))
     return asks
 
 
@@ -201,9 +200,4 @@ def _list_of(things: Iterable[str]) -> str:
 
 def _the(noun: str) -> str:
     """ "a blue square" -> "the blue square"."""
-    return f"the {_bare(noun)}"
-
-
-def _bare(noun: str) -> str:
-    """ "a blue square" -> "blue square"."""
-    return re.sub(r"^(?:an?|the|some|another) ", "", noun)
+    return f"the {bare_noun(noun)}"

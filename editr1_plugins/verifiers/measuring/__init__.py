@@ -1,0 +1,1 @@
+"""What the verifier `measure` measures: one module per kind of question, pure functions of pixels."""

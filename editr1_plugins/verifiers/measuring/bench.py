@@ -10,9 +10,9 @@ import numpy as np
 
 from editr1_plugins.principles.phrases import Ask, category_of
 from editr1_plugins.types import FOLLOW
-from editr1_plugins.verifiers.measuring import keep, objects, quality
+from editr1_plugins.verifiers.measuring import additions, keep, objects, quality
 from editr1_plugins.verifiers.measuring.comparison import Comparison, Finding, unmeasured
-from editr1_plugins.verifiers.measuring.pixels import Array, distance, to_pixels
+from editr1_plugins.verifiers.measuring.pixels import Array, clipped_share, distance, to_pixels
 from editr1_plugins.verifiers.measuring.scene import Scene, read_scene
 from editr1_plugins.verifiers.measuring.tone import ToneChange, tone, tone_kept
 
@@ -25,13 +25,13 @@ __all__ = ["Bench", "SourceImage"]
 _SIDE, _DETAIL_SIDE = 96, 288
 _LEAST_SIDE: Final = 8
 _SAME_ASPECT: Final = 0.02
-_UNSEEN: Final = 0.004  # mean RGB distance under which the edited image is the source for all that can be seen
+_UNSEEN: Final = 0.03  # largest RGB distance (rms) of any pixel under which the edited image is the source to the eye
 
 _OBJECT_MEASURES: Final[dict[str, Callable[[Comparison, Ask], Finding]]] = {
     **dict.fromkeys(("colour", "colour_everywhere", "colour_clear"), objects.recoloured),
     **dict.fromkeys(("gone", "gone_fully", "filled"), objects.removed),
     **dict.fromkeys(("becomes", "old_gone", "becomes_clear"), objects.becomes),
-    **dict.fromkeys(("added", "added_at", "added_shape", "added_solid"), objects.added),
+    **dict.fromkeys(("added", "added_at", "added_shape", "added_solid"), additions.added),
     **dict.fromkeys(("others_colour", "others_colour_but", "others_form", "others_form_but"), keep.others_kept),
     **dict.fromkeys(("ground_kept", "ground_kept_but"), keep.ground_kept),
     "nothing_new": keep.nothing_new,
@@ -67,6 +67,10 @@ class SourceImage:
     def noise(self) -> tuple[float, float]:
         return quality.noise_level(self.detail)
 
+    @cached_property
+    def borders(self) -> tuple[float, ...]:
+        return quality.borders(self.pixels)
+
 
 class Bench:
     """Measures the questions about one edit; `flags` says what is odd about the images as a whole."""
@@ -90,13 +94,14 @@ class Bench:
     @cached_property
     def tone(self) -> ToneChange:
         if self.same_aspect:
-            return ToneChange(source=self.pair.source, edited=self.pair.edited)
-        source, edited = _common_cuts(self.source.image, self.given)
-        return ToneChange(source=source, edited=edited)
+            height, width = self.source.pixels.shape[:2]
+            clipped = clipped_share(self.edited, (width, height))
+            return ToneChange(source=self.pair.source, edited=self.pair.edited, clipped=clipped)
+        return _common_tone(self.source.image, self.given)
 
     @cached_property
     def unchanged(self) -> bool:
-        return self.same_aspect and float(distance(self.pair.edited, self.pair.source).mean()) < _UNSEEN
+        return self.same_aspect and float(distance(self.pair.edited, self.pair.source).max()) < _UNSEEN
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -124,17 +129,22 @@ class Bench:
         if ask.kind in _TONE_MEASURES:
             return _TONE_MEASURES[ask.kind](self.tone, ask)
         if ask.kind == "sharp":
-            return quality.sharp(self.source.sharpness, quality.sharpness(self._detail))
+            return quality.sharp(self.source.sharpness, quality.sharpness(self._detail), self._noise[0])
         if ask.kind == "clean":
-            return quality.clean(self.source.noise, quality.noise_level(self._detail))
+            return quality.clean(self.source.noise, self._noise)
         if ask.kind == "framed":
             sizes = self.source.image.size, self.given.size
-            return quality.framed(self.pair.source, to_pixels(self.given, _SIDE), sizes, self.same_aspect)
+            borders = quality.borders(self.pair.edited if self.same_aspect else to_pixels(self.given, _SIDE))
+            return quality.framed(self.source.borders, borders, sizes, self.same_aspect)
         return unmeasured("this cannot be measured without a model")
 
     @cached_property
     def _detail(self) -> Array:
         return _cut(self.edited)
+
+    @cached_property
+    def _noise(self) -> tuple[float, float]:
+        return quality.noise_level(self._detail)
 
 
 def _resized(image: Image, size: tuple[int, int]) -> Image:
@@ -150,13 +160,14 @@ def _cut(image: Image) -> Array:
     return to_pixels(image.crop((left, top, left + width, top + height)), _DETAIL_SIDE)
 
 
-def _common_cuts(source: Image, edited: Image) -> tuple[Array, Array]:
+def _common_tone(source: Image, edited: Image) -> ToneChange:
     """The middle of both images in the narrower one's proportions, at one size."""
     aspect = min(source.width / source.height, edited.width / edited.height)
-    pixels = []
     size = (max(1, round(_SIDE * min(aspect, 1))), max(1, round(_SIDE / max(aspect, 1))))
+    cuts = []
     for image in (source, edited):
-        width, height = min(image.width, round(image.height * aspect)), image.height
+        width = max(1, min(image.width, round(image.height * aspect)))
         left = (image.width - width) // 2
-        pixels.append(to_pixels(image.crop((left, 0, left + max(1, width), height)), _SIDE, size))
-    return pixels[0], pixels[1]
+        cuts.append(image.crop((left, 0, left + width, image.height)))
+    was, now = (to_pixels(cut, _SIDE, size) for cut in cuts)
+    return ToneChange(source=was, edited=now, clipped=clipped_share(cuts[1], size))

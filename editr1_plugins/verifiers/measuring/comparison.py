@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Final, TypeVar, cast
 
 import numpy as np
 
-from editr1_plugins.principles.phrases import Ask
-from editr1_plugins.principles.words import Thing, read_thing
+from editr1_plugins.principles.phrases import Ask, bare_noun, read_list
 from editr1_plugins.verifiers.measuring.pixels import Array, Mask
-from editr1_plugins.verifiers.measuring.scene import Region, Scene, find
+from editr1_plugins.verifiers.measuring.scene import Region, Scene
 
 __all__ = ["GROUND", "Comparison", "Finding", "unmeasured"]
 
+_T = TypeVar("_T")
 #: How a principle names the background.
 GROUND: Final = "the background"
 _NO_SCENE: Final = "the source is not a flat scene of plain shapes; objects in it cannot be measured without a model"
@@ -45,6 +45,7 @@ class Comparison:
     edited: Array
     scene: Scene | None
     asks: Sequence[Ask]
+    _memo: dict[tuple[object, ...], object] = field(default_factory=dict)
 
     @cached_property
     def new_ground(self) -> Array:
@@ -69,25 +70,32 @@ class Comparison:
 
     def regions(self, what: str) -> tuple[tuple[Region, ...], str]:
         """The objects of the source that a noun phrase means, or () and why that cannot be told."""
-        if self.scene is None:
-            return (), _NO_SCENE
-        thing = self.thing(what)
-        return find(self.scene, thing) if thing else ((), f"{what!r} names nothing that can be found")
+        return self.scene.find(what) if self.scene else ((), _NO_SCENE)
 
-    def thing(self, what: str) -> Thing | None:
-        return read_thing(what)
+    def once(self, key: tuple[object, ...], compute: Callable[[], _T]) -> _T:
+        """Compute what several questions about one change need only once."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return cast("_T", self._memo[key])
 
     def is_reshaped(self, what: str) -> bool:
         return any(ask.kind == "becomes" and ask.what == what for ask in self.asks)
 
     def place_of(self, value: str) -> str:
         """Where an object was to be added: the place named by another question about it, or ""."""
-        named = [ask.where for ask in self.asks if ask.kind == "added_at" and _bare(ask.value) == _bare(value)]
+        noun = bare_noun(value)
+        named = [ask.where for ask in self.asks if ask.kind == "added_at" and bare_noun(ask.value) == noun]
         return named[0] if named else ""
+
+    def window(self, region: Region) -> tuple[slice, slice]:
+        """Rows and columns of a region's place and its near surroundings."""
+        top, left, bottom, right = region.box
+        more = max(1, round(0.15 * max(bottom - top, right - left)))
+        return slice(max(0, top - more), bottom + more), slice(max(0, left - more), right + more)
 
     def others(self, what: str) -> list[Region]:
         """All objects of the source but those that one of the given phrases means."""
-        named = {id(region) for part in _parts(what) for region in self.regions(part)[0]}
+        named = {id(region) for part in read_list(what) for region in self.regions(part)[0]}
         return [region for region in self.flat.regions if id(region) not in named]
 
     def free_of(self, regions: Sequence[Region]) -> Mask:
@@ -96,14 +104,3 @@ class Comparison:
         for region in regions:
             covered |= region.zone
         return ~covered
-
-
-def _bare(noun: str) -> str:
-    head, _, tail = noun.partition(" ")
-    return tail if head in {"a", "an", "the", "some", "another"} else noun
-
-
-def _parts(what: str) -> tuple[str, ...]:
-    from editr1_plugins.principles.phrases import read_list
-
-    return read_list(what)

@@ -5,42 +5,53 @@ The background and each object are judged apart, so that one lost object is not 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Final
+
 import numpy as np
 
 from editr1_plugins.principles.phrases import Ask, read_list
-from editr1_plugins.principles.words import PLACES, place_name
+from editr1_plugins.principles.words import place_name
+from editr1_plugins.verifiers.measuring.additions import zone_of_added
 from editr1_plugins.verifiers.measuring.colours import name_of
 from editr1_plugins.verifiers.measuring.comparison import Comparison, Finding, unmeasured
-from editr1_plugins.verifiers.measuring.objects import added_coverage, new_coverage
-from editr1_plugins.verifiers.measuring.pixels import Array, dilate, distance, soft
-from editr1_plugins.verifiers.measuring.scene import Region
+from editr1_plugins.verifiers.measuring.objects import new_coverage
+from editr1_plugins.verifiers.measuring.pixels import Array, Mask, dilate, distance, length, soft
+from editr1_plugins.verifiers.measuring.scene import Region, Scene
 
-__all__ = ["form_kept", "ground_kept", "nothing_new", "others_kept", "replacement_kept"]
+__all__ = ["ADDED", "form_kept", "ground_kept", "nothing_new", "others_kept", "replacement_kept"]
 
-_COLOUR_FREE, _COLOUR_SCALE = 0.06, 0.12  # RGB distance (rms) of an object's colour
-_FORM_FREE, _FORM_SCALE = 0.14, 0.14  # 1 - IoU of an object's coverage
-_SHARE_FREE, _SHARE_SCALE = 0.012, 0.04  # share of the background that changed visibly
-_DRIFT_FREE, _DRIFT_SCALE = 0.025, 0.08  # RGB distance of the background's colour
-_VISIBLE = 0.10
+#: What a Keep question says of an added object, between its noun and its place.
+ADDED: Final = " that is new"
+# (what costs nothing, what costs 1 - 1/e beyond that)
+_COLOUR: Final = (0.06, 0.12)  # RGB distance (rms) of an object's colour
+_FORM: Final = (0.02, 0.045)  # share of an object's area that is another form now
+_SHARE: Final = (0.012, 0.04)  # share of the background that changed visibly
+_DRIFT: Final = (0.025, 0.08)  # RGB distance (rms) of the background's colour
+_MOVED: Final = (0.06, 0.06)  # distance between two centres, in sides of the image
+_SIZE: Final = (0.75, 0.5)  # log ratio of two areas
+_VISIBLE: Final = 0.10  # RGB distance (rms) from which a pixel has visibly changed
+_SEEN: Final = 0.17  # RGB distance from the background from which an object has a form
 
 
 def others_kept(pair: Comparison, ask: Ask) -> Finding:
     """Kinds `others_colour`, `others_form` (and `..._but`): every object that is not among the exceptions."""
     if pair.scene is None:
         return unmeasured(pair.regions("the object")[1])
-    if missing := _unknown(pair, ask.what):
-        return unmeasured(missing)
+    if unknown := _unknown(pair, ask.what):
+        return unmeasured(unknown)
     others = pair.others(ask.what)
     if not others:
         return Finding(degree=1.0, reason="the source has no other object")
     measure = _colour_of if ask.kind.startswith("others_colour") else _form_of
     found = [measure(pair, region) for region in others]
-    degree = float(np.prod([degree for degree, _ in found]))
-    return Finding(degree=degree, reason="; ".join(words for _, words in found))
+    degrees = [degree for degree, _ in found if degree is not None]
+    words = "; ".join(words for _, words in found)
+    return Finding(degree=float(np.prod(degrees)), reason=words) if degrees else unmeasured(words)
 
 
 def _unknown(pair: Comparison, what: str) -> str:
-    reasons = (pair.regions(part)[1] for part in read_list(what) if " that is new" not in part)
+    reasons = (pair.regions(part)[1] for part in read_list(what) if ADDED not in part)
     return next((reason for reason in reasons if reason), "")
 
 
@@ -48,146 +59,125 @@ def _name(region: Region) -> str:
     return f"{name_of(region.colour)} {region.shape or 'object'}"
 
 
-def _colour_of(pair: Comparison, region: Region) -> tuple[float, str]:
-    core = region.core if region.core.sum() >= 4 else region.alpha > 0.5
-    change = float(distance(pair.edited[core], pair.source[core]).mean())
-    return soft(change, _COLOUR_FREE, _COLOUR_SCALE), f"{_name(region)}: colour changed by {change:.2f}"
+_Measured = tuple[float | None, str]
 
 
-def _form_of(pair: Comparison, region: Region) -> tuple[float, str]:
+def _colour_of(pair: Comparison, region: Region) -> _Measured:
+    change = float(distance(pair.edited[region.inside], pair.source[region.inside]).mean())
+    return soft(change, *_COLOUR), f"{_name(region)}: colour changed by {change:.2f}"
+
+
+def _form_of(pair: Comparison, region: Region) -> _Measured:
     top, left, bottom, right = region.box
     window = slice(top, bottom), slice(left, right)
-    zone = region.zone[window]
-    core = region.core if region.core.sum() >= 4 else region.alpha > 0.5
-    ground = pair.new_ground if pair.ground_changes else pair.flat.ground
-    way = pair.edited[core].mean(0) - ground
-    if float(way @ way) < 3 * _VISIBLE**2:
-        return 0.0, f"{_name(region)}: no longer to be seen"
-    now = np.clip((pair.edited[window] - ground) @ way / float(way @ way), 0, 1) * zone
-    overlap = _overlap(now, region.alpha[window])
-    return soft(1 - overlap, _FORM_FREE, _FORM_SCALE), f"{_name(region)}: {overlap:.2f} of its form kept"
+    way = pair.edited[region.inside].mean(0) - pair.new_ground
+    square = float(way @ way)
+    if square < _SEEN**2:
+        hidden = length(region.colour - pair.new_ground) < _SEEN  # it kept its colour, the background took it on
+        return (None if hidden else 0.0), f"{_name(region)}: not to be told from the background"
+    now = np.clip((pair.edited[window] - pair.new_ground) @ way / square, 0, 1) * region.zone[window]
+    changed = _form_change(now, region.alpha[window])
+    return soft(changed, *_FORM), f"{_name(region)}: {changed:.2f} of its form changed"
 
 
-def _overlap(a: Array, b: Array) -> float:
-    """Intersection over union of two coverages, contours sharpened: a blurred edge is not another form."""
-    a, b = np.clip(2.5 * a - 0.75, 0, 1), np.clip(2.5 * b - 0.75, 0, 1)
-    union = float(np.maximum(a, b).sum())
-    return float(np.minimum(a, b).sum()) / union if union > 0 else 0.0
+def _form_change(now: Array, was: Array) -> float:
+    """Area that is covered otherwise, over the area covered before. What a blurred edge explains does not count."""
+    change = np.clip((np.abs(now - was) - 0.35) / 0.4, 0, 1)
+    return float(change.sum()) / max(float(was.sum()), 1.0)
+
+
+def _of_all(pair: Comparison, what: str, measure: Callable[[Comparison, Region], _Measured]) -> Finding:
+    """The least fulfilled of the regions that a noun phrase means."""
+    regions, reason = pair.regions(what)
+    if not regions:
+        return unmeasured(reason)
+    found = [measure(pair, region) for region in regions]
+    degrees = [degree for degree, _ in found if degree is not None]
+    words = "; ".join(words for _, words in found)
+    return Finding(degree=min(degrees), reason=words) if degrees else unmeasured(words)
 
 
 def form_kept(pair: Comparison, ask: Ask) -> Finding:
     """Kind `form_kept`: a recoloured object's outline, by its contrast to the background in both images."""
-    regions, reason = pair.regions(ask.what)
-    if not regions:
-        return unmeasured(reason)
-    found = [_outline(pair, region) for region in regions]
-    return Finding(degree=min(degree for degree, _ in found), reason="; ".join(words for _, words in found))
+    return _of_all(pair, ask.what, _outline)
 
 
-def _outline(pair: Comparison, region: Region) -> tuple[float, str]:
+def _outline(pair: Comparison, region: Region) -> _Measured:
     coverage, colour = new_coverage(pair, region)
-    if float(np.linalg.norm(colour - pair.wanted_ground)) < _VISIBLE or coverage.sum() < 1:
-        return 0.0, f"{_name(region)}: no longer to be seen"
-    top, left, bottom, right = region.box
-    more = max(1, round(0.15 * max(bottom - top, right - left)))
-    window = slice(max(0, top - more), bottom + more), slice(max(0, left - more), right + more)
-    overlap = _overlap(coverage, region.alpha[window])
-    return soft(1 - overlap, _FORM_FREE, _FORM_SCALE), f"{_name(region)}: {overlap:.2f} of its form kept"
+    if length(colour - pair.new_ground) < _SEEN:
+        return None, f"{_name(region)}: not to be told from the background"
+    changed = _form_change(coverage, region.alpha[pair.window(region)])
+    return soft(changed, *_FORM), f"{_name(region)}: {changed:.2f} of its form changed"
+
+
+def replacement_kept(pair: Comparison, ask: Ask) -> Finding:
+    """Kinds `place_kept`, `colour_kept`: what replaced an object has its place and size, or its colour."""
+    return _of_all(pair, ask.what, _place_of if ask.kind == "place_kept" else _colour_left)
+
+
+def _place_of(pair: Comparison, region: Region) -> _Measured:
+    coverage, _ = new_coverage(pair, region)
+    area = float(coverage.sum())
+    if area < 1:
+        return 0.0, "nothing is in its place"
+    rows, columns = pair.window(region)
+    y = np.arange(coverage.shape[0]) + 0.5 + rows.start
+    x = np.arange(coverage.shape[1]) + 0.5 + columns.start
+    shift = float(coverage.sum(1) @ y) / area - region.centre[0], float(coverage.sum(0) @ x) / area - region.centre[1]
+    moved, size = float(np.hypot(*shift)) / max(pair.source.shape[:2]), area / region.area
+    words = f"moved by {moved:.2f} of the side, {size:.2f} times as large"
+    return soft(moved, *_MOVED) * soft(abs(float(np.log(size))), *_SIZE), words
+
+
+def _colour_left(pair: Comparison, region: Region) -> _Measured:
+    _, colour = new_coverage(pair, region)
+    change = float(distance(colour, region.colour))
+    # A blurred small object shows its colour in few pixels only.
+    return soft(change, _COLOUR[0] + 0.02, _COLOUR[1]), f"colour changed by {change:.2f} (now {name_of(colour)})"
+
+
+# --- the background ---------------------------------------------------------------------------------------------------
 
 
 def ground_kept(pair: Comparison, ask: Ask) -> Finding:
     """Kinds `ground_kept`, `ground_kept_but`: the open background outside of what was to change."""
     if pair.scene is None:
         return unmeasured(pair.regions("the object")[1])
-    if missing := _unknown(pair, ask.what):
-        return unmeasured(missing)
-    area = pair.scene.open.copy()
-    for part in read_list(ask.what):
-        noun, new, where = part.partition(" that is new")
-        if new:
-            area &= ~_new_zone(pair, noun, place_name(where.removeprefix(" in the ")) or "")
-        for region in pair.regions(part)[0] if not new else ():
-            area &= ~_near(region, pair.is_reshaped(part))
+    if unknown := _unknown(pair, ask.what):
+        return unmeasured(unknown)
+    area = pair.scene.open & ~_exceptions(pair, pair.scene, read_list(ask.what))
     if not area.any():
         return unmeasured("no background is left that was to stay as it is")
-    return _ground_finding(distance(pair.edited, pair.source)[area])
-
-
-def _ground_finding(change: Array) -> Finding:
+    change = distance(pair.edited[area], pair.source[area])
     share, drift = float((change > _VISIBLE).mean()), float(np.median(change))
-    degree = soft(share, _SHARE_FREE, _SHARE_SCALE) * soft(drift, _DRIFT_FREE, _DRIFT_SCALE)
-    return Finding(degree=degree, reason=f"{share:.3f} of the background changed visibly; its colour by {drift:.3f}")
+    words = f"{share:.3f} of the background changed visibly; its colour by {drift:.3f}"
+    return Finding(degree=soft(share, *_SHARE) * soft(drift, *_DRIFT), reason=words)
 
 
-def _new_zone(pair: Comparison, noun: str, place: str) -> Array:
-    """Where the added object may lie: what has its colour at its place, and the edge around that."""
-    coverage = added_coverage(pair, noun)
-    if coverage is None:
-        return np.zeros(pair.source.shape[:2], bool)
-    left, top, right, bottom = PLACES.get(place, (0.0, 0.0, 1.0, 1.0))
-    height, width = coverage.shape
-    inside = np.zeros(coverage.shape, bool)
-    inside[int((top - 0.05 * (top > 0)) * height) : int(np.ceil((bottom + 0.05) * height))] = True
-    inside[:, : max(0, int((left - 0.05) * width))] = False
-    inside[:, int(np.ceil((right + 0.05) * width)) :] = False
-    return dilate(inside & (coverage > 0.3), 2)
-
-
-def _near(region: Region, reshaped: bool) -> Array:
-    if not reshaped:
-        return dilate(region.zone, 1)
-    top, left, bottom, right = region.box
-    more = max(1, round(0.15 * max(bottom - top, right - left)))
-    near = np.zeros(region.zone.shape, bool)
-    near[max(0, top - more) : bottom + more, max(0, left - more) : right + more] = True
-    return near
+def _exceptions(pair: Comparison, scene: Scene, parts: Sequence[str]) -> Mask:
+    mask = np.zeros(scene.open.shape, bool)
+    for part in parts:
+        noun, new, where = part.partition(ADDED)
+        if new:
+            mask |= zone_of_added(pair, scene, noun, place_name(where.removeprefix(" in the ")) or "")
+            continue
+        for region in pair.regions(part)[0]:
+            if pair.is_reshaped(part):
+                mask[pair.window(region)] = True
+            else:
+                mask |= dilate(region.zone, 1)
+    return mask
 
 
 def nothing_new(pair: Comparison, ask: Ask) -> Finding:
-    """Kind `nothing_new`: the new background is one plain area; what stands out of it is new."""
-    if pair.scene is None:
+    """Kind `nothing_new`: on a background that changes, whatever is on no way from the old one to the new one."""
+    scene = pair.scene
+    if scene is None:
         return unmeasured(pair.regions("the object")[1])
-    if not pair.scene.open.any():
+    if not scene.open.any():
         return unmeasured("the source shows no open background")
-    now = pair.edited[pair.scene.open]
-    # Old background left over is not new: that is the Follow principles' matter.
-    change = np.minimum(distance(now, pair.new_ground), distance(now, pair.flat.ground))
-    way = pair.new_ground - pair.flat.ground
-    if (length := float(way @ way)) > 1e-4:
-        share = np.clip((now - pair.flat.ground) @ way / length, 0, 1)
-        change = np.minimum(change, distance(now, pair.flat.ground + share[:, None] * way))
-    stray = float((change > _VISIBLE).mean())
-    return Finding(
-        degree=soft(stray, _SHARE_FREE, _SHARE_SCALE), reason=f"{stray:.3f} of the background shows something new"
-    )
-
-
-def replacement_kept(pair: Comparison, ask: Ask) -> Finding:
-    """Kinds `place_kept`, `colour_kept`: what replaced an object has its place and size, or its colour."""
-    regions, reason = pair.regions(ask.what)
-    if not regions:
-        return unmeasured(reason)
-    found = [_place_of(pair, region) if ask.kind == "place_kept" else _colour_left(pair, region) for region in regions]
-    return Finding(degree=min(degree for degree, _ in found), reason="; ".join(words for _, words in found))
-
-
-def _place_of(pair: Comparison, region: Region) -> tuple[float, str]:
-    coverage, _ = new_coverage(pair, region)
-    area = float(coverage.sum())
-    if area < 1:
-        return 0.0, "nothing is in its place"
-    top, left, bottom, right = region.box
-    more = max(1, round(0.15 * max(bottom - top, right - left)))
-    y = np.arange(coverage.shape[0]) + 0.5 + max(0, top - more)
-    x = np.arange(coverage.shape[1]) + 0.5 + max(0, left - more)
-    centre = float(coverage.sum(1) @ y) / area, float(coverage.sum(0) @ x) / area
-    moved = float(np.hypot(centre[0] - region.centre[0], centre[1] - region.centre[1])) / max(pair.source.shape[:2])
-    size = abs(float(np.log(area / region.area)))
-    words = f"moved by {moved:.2f} of the side, {area / region.area:.2f} times as large"
-    return soft(moved, 0.06, 0.06) * soft(size, 0.75, 0.5), words
-
-
-def _colour_left(pair: Comparison, region: Region) -> tuple[float, str]:
-    _, colour = new_coverage(pair, region)
-    change = float(distance(colour, region.colour))
-    return soft(change, _COLOUR_FREE + 0.02, _COLOUR_SCALE), f"colour changed by {change:.2f} (now {name_of(colour)})"
+    now, way = pair.edited[scene.open], pair.new_ground - scene.ground
+    share = np.clip((now - scene.ground) @ way / max(float(way @ way), 1e-6), 0, 1)
+    # Old background that is left is no new thing: that is for the Follow principles.
+    stray = float((distance(now, scene.ground + share[:, None] * way) > _VISIBLE).mean())
+    return Finding(degree=soft(stray, *_SHARE), reason=f"{stray:.3f} of the background shows something new")

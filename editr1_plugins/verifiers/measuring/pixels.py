@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import math
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from PIL.Image import Image
 
-__all__ = ["Array", "Mask", "components", "dilate", "distance", "drop", "luma", "rise", "soft", "to_pixels"]
+__all__ = [
+    "Array",
+    "Mask",
+    "clipped_share",
+    "components",
+    "dilate",
+    "distance",
+    "drop",
+    "length",
+    "luma",
+    "rise",
+    "soft",
+    "to_pixels",
+]
 
-Array = np.ndarray
-Mask = np.ndarray
+Array: TypeAlias = npt.NDArray[np.floating[Any]]
+Mask: TypeAlias = npt.NDArray[np.bool_]
 _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def to_pixels(image: Image, most: int, size: tuple[int, int] | None = None) -> NDArray[np.float32]:
+def to_pixels(image: Image, most: int, size: tuple[int, int] | None = None) -> Array:
     """The image as RGB in 0..1, reduced to at most `most` pixels a side, or resized to `size` (width, height)."""
     from PIL.Image import Resampling
 
@@ -28,32 +42,51 @@ def to_pixels(image: Image, most: int, size: tuple[int, int] | None = None) -> N
     if size != rgb.size:
         shrinking = size[0] <= rgb.width and size[1] <= rgb.height
         rgb = rgb.resize(size, Resampling.BOX if shrinking else Resampling.BICUBIC)
-    return np.asarray(rgb, np.float32) / np.float32(255)
+    pixels: Array = np.asarray(rgb, np.float32) / np.float32(255)
+    return pixels
+
+
+def clipped_share(image: Image, size: tuple[int, int]) -> Array:
+    """Share (H, W) of each pixel, at `size` (width, height), that has a channel at either end of its range."""
+    import PIL.Image
+
+    values = np.asarray(image)
+    clipped = np.any((values >= 252) | (values <= 2), axis=-1, keepdims=True)[..., 0]
+    reduced = PIL.Image.fromarray(clipped.astype(np.uint8) * 255).resize(size, PIL.Image.Resampling.BOX)
+    share: Array = np.asarray(reduced, np.float32) / np.float32(255)
+    return share
 
 
 def luma(pixels: Array) -> Array:
-    return pixels @ _LUMA
+    grey: Array = pixels @ _LUMA
+    return grey
 
 
 def distance(a: Array, b: Array) -> Array:
     """Root mean square over the channels: 0..1 per pixel."""
-    difference = a - b
-    return np.sqrt(np.einsum("...c,...c->...", difference, difference) / 3)
+    lengths: Array = length(a - b) / np.float32(math.sqrt(a.shape[-1]))
+    return lengths
 
 
-def rise(value: float | Array, low: float, high: float) -> float | Array:
+def length(vectors: Array) -> Array:
+    """Euclidean length over the last axis."""
+    lengths: Array = np.sqrt(np.einsum("...c,...c->...", vectors, vectors))
+    return lengths
+
+
+def rise(value: float, low: float, high: float) -> float:
     """0 up to `low`, 1 from `high`, linear between."""
-    return np.clip((value - low) / (high - low), 0.0, 1.0)
+    return min(1.0, max(0.0, (float(value) - low) / (high - low)))
 
 
-def drop(value: float | Array, low: float, high: float) -> float | Array:
+def drop(value: float, low: float, high: float) -> float:
     """1 up to `low`, 0 from `high`, linear between."""
-    return np.clip((high - value) / (high - low), 0.0, 1.0)
+    return 1.0 - rise(value, low, high)
 
 
 def soft(value: float, free: float, scale: float) -> float:
     """1 up to `free`, then falling smoothly (1/e at `free + scale`) and never rising again."""
-    return float(np.exp(-((max(0.0, value - free) / scale) ** 2)))
+    return math.exp(-((max(0.0, value - free) / scale) ** 2))
 
 
 def dilate(mask: Mask, steps: int) -> Mask:
@@ -70,7 +103,7 @@ def dilate(mask: Mask, steps: int) -> Mask:
     return mask
 
 
-def components(mask: Mask) -> tuple[NDArray[np.int32], int]:
+def components(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
     """4-connected components: labels (0 outside, 1..n inside) and n. Union-find over the runs of each row."""
     height, width = mask.shape
     labels = np.zeros((height, width), np.int32)

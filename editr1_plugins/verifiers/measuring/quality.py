@@ -12,8 +12,9 @@ from editr1_plugins.verifiers.measuring.pixels import Array, drop, luma, rise
 __all__ = ["borders", "clean", "framed", "noise_level", "sharp", "sharpness"]
 
 _EDGE: Final = 0.12  # luma range within 7x7 pixels that makes an edge
-_SHARP: Final = (0.55, 0.92)  # edge steepness relative to the source
+_SHARP: Final = (0.45, 0.85)  # edge steepness relative to the source
 _NOISE: Final = (0.012, 0.055)  # deviation from the local median, beyond the source's
+_ALL_NOISE: Final = 0.15  # deviation from the local median of an image that is nothing but noise
 _SPECKLE: Final = (0.02, 0.10)  # share of pixels that stand out from their neighbours, beyond the source's
 _DEEPEST_BORDER: Final = 0.2  # share of a side in which a border is looked for
 
@@ -43,8 +44,10 @@ def sharpness(pixels: Array) -> tuple[float, int]:
     return float(np.quantile(ratio, 0.75)), int(middle.sum())
 
 
-def sharp(source: tuple[float, int], edited: tuple[float, int]) -> Finding:
-    """Kind `sharp`, from both images' `sharpness`."""
+def sharp(source: tuple[float, int], edited: tuple[float, int], noise: float) -> Finding:
+    """Kind `sharp`, from both images' `sharpness` and the edited image's noise, under which there is nothing sharp."""
+    if noise > _ALL_NOISE:
+        return Finding(degree=0.0, reason=f"noise of {noise:.2f} hides what edges there are")
     if not source[1]:
         return unmeasured("the source has no edges to compare with")
     if edited[1] < 4:
@@ -93,13 +96,18 @@ def _border(view: Array) -> float:
     return depth / len(view) if depth and (~plain[depth]).mean() > 0.8 else 0.0
 
 
-def framed(source: Array, edited: Array, sizes: tuple[tuple[int, int], tuple[int, int]], same_aspect: bool) -> Finding:
-    """Kind `framed`: same proportions (`sizes` are (width, height) of source and edited), no new border."""
+def framed(
+    source: tuple[float, ...],
+    edited: tuple[float, ...],
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+    same_aspect: bool,
+) -> Finding:
+    """Kind `framed`, from both images' `borders` and `sizes` (width, height): same proportions, no new border."""
     (width, height), (new_width, new_height) = sizes
     words = "size is kept" if sizes[0] == sizes[1] else f"{new_width}x{new_height} instead of {width}x{height}"
     if not same_aspect:
         return Finding(degree=0.0, reason=f"{words}: other proportions")
-    new = [depth for depth, old in zip(borders(edited), borders(source), strict=True) if depth > old + 0.01]
+    new = [depth for depth, old in zip(edited, source, strict=True) if depth > old + 0.01]
     if new:
         return Finding(degree=max(0.0, 0.5 - 2 * sum(new)), reason=f"{words}; a new border on {len(new)} of 4 sides")
     return Finding(degree=1.0 if sizes[0] == sizes[1] else 0.95, reason=f"{words}; no new border")

@@ -6,17 +6,18 @@ without a model, and this verifier does not guess.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 
-from editr1_plugins.principles.words import PLACES, Thing
+from editr1_plugins.principles.words import PLACES, Thing, read_thing
 from editr1_plugins.verifiers.measuring.colours import is_named
 from editr1_plugins.verifiers.measuring.pixels import Array, Mask, components, dilate
 from editr1_plugins.verifiers.measuring.shapes import classify
 
-__all__ = ["Region", "Scene", "find", "read_scene"]
+__all__ = ["Region", "Scene", "read_scene"]
 
 _FLAT_STEP: Final = 0.07  # largest step between neighbours inside of a plain area
 _SAME_COLOUR: Final = 0.13  # RGB distance within one plain colour
@@ -39,6 +40,11 @@ class Region:
     area: float
     shape: str
 
+    @cached_property
+    def inside(self) -> Mask:
+        """Where its own colour is to be seen."""
+        return self.core if self.core.sum() >= 4 else self.alpha > 0.5
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
@@ -48,6 +54,14 @@ class Scene:
     ground: Array
     open: Mask
     regions: tuple[Region, ...]
+    _found: dict[str, tuple[tuple[Region, ...], str]] = field(default_factory=dict)
+
+    def find(self, what: str) -> tuple[tuple[Region, ...], str]:
+        """The objects that a noun phrase means ("the red circle"), or () and why that cannot be told."""
+        if what not in self._found:
+            thing = read_thing(what)
+            self._found[what] = _find(self, thing) if thing else ((), f"{what!r} names nothing that can be found")
+        return self._found[what]
 
 
 def read_scene(pixels: Array) -> Scene | None:
@@ -84,7 +98,8 @@ def _plain_colours(pixels: Array) -> Array | None:
     rest = pixels[plain]
     if len(rest) < max(1, _LEAST_PLAIN * plain.size):
         return None
-    total, left_over, colours = len(rest), round((1 - _LEAST_COVERED) * len(rest)), []
+    left_over = round((1 - _LEAST_COVERED) * len(rest))
+    colours: list[Array] = []
     least = max(3, round(0.002 * plain.size))
     while len(rest) and len(colours) < _MOST_COLOURS:
         codes = (rest * 7.99).astype(np.int32) @ np.array([64, 8, 1])
@@ -101,7 +116,7 @@ def _plain_colours(pixels: Array) -> Array | None:
             return None
         colours.append(colour)
         rest = rest[~near]
-    return np.stack(colours) if colours and len(rest) <= min(left_over, total) else None
+    return np.stack(colours) if colours and len(rest) <= left_over else None
 
 
 def _ground_label(labels: Array, count: int) -> int:
@@ -165,8 +180,7 @@ def _region(pixels: Array, mask: Mask, taken: Array, ground: Array) -> Region:
     )
 
 
-def find(scene: Scene, thing: Thing) -> tuple[tuple[Region, ...], str]:
-    """The regions a noun phrase means, or () with the reason why that cannot be told."""
+def _find(scene: Scene, thing: Thing) -> tuple[tuple[Region, ...], str]:
     if not thing.shape and thing.noun not in {"object", "objects"}:
         return (), f"a {thing.noun!r} cannot be found without a model"
     height, width = scene.pixels.shape[:2]

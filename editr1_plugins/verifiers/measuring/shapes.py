@@ -2,58 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from editr1_plugins.principles.words import SHAPES
 from editr1_plugins.verifiers.measuring.pixels import Array
 
-__all__ = ["classify", "shape_errors", "shape_margin"]
+__all__ = ["Fit", "best_fit", "classify", "fit_shapes", "margin"]
 
-_EDGE_WIDTHS: Final = (1.0, 2.2)  # pixels; a blurred edge must not read as another shape
+#: Pixels over which an outline fades: a blurred edge must not read as another shape. (2, 1, 1, 1) for broadcasting.
+_EDGE_WIDTHS: Final = np.array([1.0, 2.2], np.float32).reshape(2, 1, 1, 1)
+_LEAST_AREA: Final = 3.0
+_LEAST_MARGIN: Final = 0.12
 _CLEAR: Final = 0.30  # largest error at which a shape is recognised at all
 _ASPECTS: Final = (0.55, 1.8)  # width over height of what still counts as a circle, square or triangle
 
 
-def shape_errors(coverage: Array) -> dict[str, float]:
-    """How badly each shape explains coverage (H, W) in 0..1: mean absolute error over the patch's area, 0 = perfect.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fit:
+    """The best template of one shape: `error` is its mean absolute difference over the patch's area, 0 = perfect."""
 
-    Empty coverage fits nothing: every error is 1.
-    """
+    error: float
+    template: Array
+
+
+def fit_shapes(coverage: Array) -> dict[str, Fit]:
+    """How each shape explains coverage (H, W) in 0..1. Nearly empty or very long coverage fits none (error 1)."""
     area = float(coverage.sum())
-    if area < 3:
-        return {"circle": 1.0, "square": 1.0, "triangle": 1.0}
-    y, x = np.mgrid[0 : coverage.shape[0], 0 : coverage.shape[1]].astype(np.float32) + 0.5
-    dy = y - float((coverage * y).sum()) / area
-    dx = x - float((coverage * x).sum()) / area
-    aspect = float(np.sqrt((coverage * dx * dx).sum() / max(float((coverage * dy * dy).sum()), 1e-6)))
+    nothing = dict.fromkeys(SHAPES, Fit(error=1.0, template=np.zeros_like(coverage)))
+    if area < _LEAST_AREA:
+        return nothing
+    y, x = np.arange(coverage.shape[0], dtype=np.float32) + 0.5, np.arange(coverage.shape[1], dtype=np.float32) + 0.5
+    rows, columns = coverage.sum(1), coverage.sum(0)
+    y -= float(rows @ y) / area
+    x -= float(columns @ x) / area
+    aspect = float(np.sqrt((columns @ (x * x)) / max(float(rows @ (y * y)), 1e-6)))
     if not _ASPECTS[0] <= aspect <= _ASPECTS[1]:
-        return {"circle": 1.0, "square": 1.0, "triangle": 1.0}
-    outlines = {
-        "circle": (_ellipse(dx, dy, area, aspect),),
-        "square": (_rectangle(dx, dy, area, aspect),),
-        "triangle": (_triangle(dx, dy, area, aspect), _triangle(dx, -dy, area, aspect)),
-    }
-    return {
-        shape: min(
-            float(np.abs(coverage - np.clip(0.5 - outline / width, 0, 1)).sum()) / area
-            for outline in options
-            for width in _EDGE_WIDTHS
-        )
-        for shape, options in outlines.items()
-    }
+        return nothing
+    dy, dx = y[:, None], np.abs(x)[None]
+    outlines = np.stack(
+        [
+            _ellipse(dx, dy, area, aspect),
+            _rectangle(dx, dy, area, aspect),
+            _triangle(dx, dy, area, aspect),
+            _triangle(dx, -dy, area, aspect),
+        ]
+    )
+    templates = np.clip(0.5 - outlines / _EDGE_WIDTHS, 0, 1)
+    errors = np.abs(templates - coverage).sum((2, 3)) / area
+    best = errors.argmin(0)
+    fits: dict[str, Fit] = {}
+    for option, shape in enumerate(("circle", "square", "triangle", "triangle")):
+        error = float(errors[best[option], option])
+        if shape not in fits or error < fits[shape].error:
+            fits[shape] = Fit(error=error, template=templates[best[option], option])
+    return fits
 
 
 def _ellipse(dx: Array, dy: Array, area: float, aspect: float) -> Array:
-    """Signed distance in pixels to the outline (about), negative inside; so for the other shapes."""
+    """Signed distance in pixels to the outline (about), negative inside; `dx` is absolute. So for the other shapes."""
     height = np.sqrt(area / (np.pi * aspect))
     width = height * aspect
-    return (np.hypot(dx / width, dy / height) - 1) * min(width, height)
+    outline: Array = (np.hypot(dx / width, dy / height) - 1) * min(width, height)
+    return outline
 
 
 def _rectangle(dx: Array, dy: Array, area: float, aspect: float) -> Array:
     height = np.sqrt(area / (4 * aspect))
-    return np.maximum(np.abs(dx) - height * aspect, np.abs(dy) - height)
+    outline: Array = np.maximum(dx - height * aspect, np.abs(dy) - height)
+    return outline
 
 
 def _triangle(dx: Array, dy: Array, area: float, aspect: float) -> Array:
@@ -61,19 +81,24 @@ def _triangle(dx: Array, dy: Array, area: float, aspect: float) -> Array:
     ratio = aspect * np.sqrt(24 / 18)
     height = np.sqrt(2 * area / ratio)
     slope = 2 / ratio
-    side = (np.abs(dx) * slope - dy - height * 2 / 3) / np.sqrt(1 + slope * slope)
-    return np.maximum(dy - height / 3, side)
+    side = (dx * slope - dy - height * 2 / 3) / np.sqrt(1 + slope * slope)
+    outline: Array = np.maximum(dy - height / 3, side)
+    return outline
 
 
-def shape_margin(errors: dict[str, float], shape: str, others: tuple[str, ...]) -> float:
+def margin(fits: dict[str, Fit], shape: str, others: Iterable[str]) -> float:
     """-1..1: how much better `shape` explains the patch than the best of `others` does."""
-    own, rival = errors[shape], min(errors[other] for other in others)
+    own, rival = fits[shape].error, min(fits[other].error for other in others)
     return (rival - own) / max(rival + own, 1e-6)
+
+
+def best_fit(fits: dict[str, Fit]) -> str:
+    return min(fits, key=lambda shape: fits[shape].error)
 
 
 def classify(coverage: Array) -> str:
     """The shape's name, or "" when none of the known ones fits clearly."""
-    errors = shape_errors(coverage)
-    best = min(errors, key=errors.__getitem__)
-    others = tuple(shape for shape in errors if shape != best)
-    return best if errors[best] < _CLEAR and shape_margin(errors, best, others) > 0.12 else ""
+    fits = fit_shapes(coverage)
+    best = best_fit(fits)
+    clear = fits[best].error < _CLEAR and margin(fits, best, [shape for shape in fits if shape != best]) > _LEAST_MARGIN
+    return best if clear else ""

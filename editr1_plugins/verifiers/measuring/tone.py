@@ -6,6 +6,7 @@ content is another one, and nothing is said to have become "warmer".
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -14,24 +15,27 @@ import numpy as np
 
 from editr1_plugins.principles.phrases import Ask
 from editr1_plugins.verifiers.measuring.comparison import Finding, unmeasured
-from editr1_plugins.verifiers.measuring.pixels import Array, drop, luma, rise, soft
+from editr1_plugins.verifiers.measuring.pixels import Array, Mask, drop, luma, rise, soft
 
 __all__ = ["ToneChange", "tone", "tone_kept"]
 
 _BLOCKS: Final = 8  # blocks a side for what must hold everywhere
 _SAME_CONTENT: Final = (0.55, 0.85)  # share of the edited image's variation that one colour map explains
 _LEAST_VARIATION: Final = 0.15  # of the source's variation: below, the content is washed out
-#: What makes a clear change: log ratio of light, shift of the red-blue balance, log ratio of chroma.
-_CLEAR: Final = {"light": 0.16, "warmth": 0.05, "chroma": 0.26}
-_DEAD: Final = 0.06  # shares of a clear change that count as none
+#: What makes a clear change: log ratio of light, red minus blue over luma of grey, log ratio of saturation.
+_CLEAR: Final = {"light": 0.16, "warmth": 0.15, "chroma": 0.24}
+_BLOCK_WARMTH: Final = 0.05  # of red minus blue over the sum of the channels, for one block
+_DEAD: Final = 0.2  # share of a clear change that counts as none
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ToneChange:
-    """Both images at one small size, (H, W, 3) in 0..1."""
+    """Both images at one small size, (H, W, 3) in 0..1; `clipped` (H, W) is the share of each edited pixel that lay at
+    the end of the range before it was reduced to that size."""
 
     source: Array
     edited: Array
+    clipped: Array
 
     @cached_property
     def content(self) -> float:
@@ -50,49 +54,90 @@ class ToneChange:
         terms = np.stack([np.ones_like(r), r, g, b, r * r, g * g, b * b, r * g, r * b, g * b])
         now = luma(self.edited).ravel().astype(np.float64)
         gram = terms @ terms.T + 1e-6 * len(r) * np.eye(len(terms))
-        return (now - np.linalg.solve(gram, terms @ now) @ terms).reshape(self.edited.shape[:2])
+        rest: Array = now - np.linalg.solve(gram, terms @ now) @ terms
+        return rest.reshape(self.edited.shape[:2])
+
+    @cached_property
+    def inner(self) -> Mask:
+        """Where the edited image is not clipped (everywhere, if that is next to nowhere): (H, W)."""
+        inner: Mask = self.clipped < 0.02
+        return inner if inner.mean() > 0.05 else np.ones_like(inner)
+
+    @cached_property
+    def map(self) -> Array:
+        """(4, 3): luma, red-blue and green-magenta of the edited image as a linear map of 1 and the source's three.
+
+        Fitted where the edited image is not clipped. What it does to grey tells light and cast, what it does to colour
+        differences tells saturation, and neither is taken for the other.
+        """
+        chosen = self.inner
+        was, now = _opponents(self.source[chosen]), _opponents(self.edited[chosen])
+        terms = np.concatenate([np.ones((len(was), 1)), was], 1)
+        gram = terms.T @ terms + 1e-6 * len(was) * np.eye(4)
+        change: Array = np.linalg.solve(gram, terms.T @ (now - was))
+        change[1:] += np.eye(3)
+        return change
+
+    @cached_property
+    def grey(self) -> tuple[Array, float]:
+        """What became of a grey of the source's mean luma: (luma, red-blue, green-magenta), and that luma."""
+        was = max(float(luma(self.source[self.inner]).mean()), 0.02)
+        return self.map[0] + was * self.map[1], was
 
     @cached_property
     def light(self) -> float:
-        return _log_ratio(luma(self.source).mean(), luma(self.edited).mean(), 0.05)
+        """Log ratio of light, as far as channels and luma agree on it: a cast or another saturation is none."""
+        channels = _light(self.source.mean((0, 1)), self.edited.mean((0, 1)))
+        whole = math.log((float(luma(self.edited).mean()) + 0.02) / (float(luma(self.source).mean()) + 0.02))
+        return min(channels, whole, key=abs) if channels * whole > 0 else 0.0
 
     @cached_property
     def warmth(self) -> float:
-        return _warmth(self.edited.mean((0, 1))) - _warmth(self.source.mean((0, 1)))
-
-    @cached_property
-    def chroma_scale(self) -> float:
-        """How many times as colourful: the slope of the edited colours over the source's, a cast left out."""
-        was, now = _opponents(self.source).reshape(-1, 2), _opponents(self.edited).reshape(-1, 2)
-        was = was - was.mean(0)
-        spread = float((was * was).sum())
-        return float((was * (now - now.mean(0))).sum()) / spread if spread > 1e-9 else 1.0
+        """Red minus blue of what was grey, over its luma."""
+        now, _ = self.grey
+        return float(now[1]) / max(float(now[0]), 0.05)
 
     @cached_property
     def cast(self) -> float:
-        """Shift of the colour of what was grey, in opponent units."""
-        was, now = _opponents(self.source).reshape(-1, 2), _opponents(self.edited).reshape(-1, 2)
-        return float(np.linalg.norm(now.mean(0) - self.chroma_scale * was.mean(0)))
+        """Colour of what was grey, in any direction, over its luma."""
+        now, _ = self.grey
+        return math.hypot(*now[1:]) / max(float(now[0]), 0.05)
+
+    @cached_property
+    def saturation(self) -> float:
+        """How many times as colourful, for equal light: the slope of the new colour differences over the old ones."""
+        spread = _opponents(self.source)[..., 1:].reshape(-1, 2).var(0)
+        slope = float(spread @ np.diag(self.map[2:, 1:])) / max(float(spread.sum()), 1e-9)
+        light = _light(self.source[self.inner].mean(0), self.edited[self.inner].mean(0))
+        return max(slope / math.exp(light), 0.0)
+
+    def size(self, kind: str) -> float:
+        """The change of a kind in units of a clear change, with its sign."""
+        change = (
+            math.log(max(self.saturation, 0.02))
+            if kind == "chroma"
+            else {"light": self.light, "warmth": self.warmth}[kind]
+        )
+        return change / _CLEAR[kind]
 
 
-def _log_ratio(was: float, now: float, floor: float) -> float:
-    return float(np.log((now + floor) / (was + floor)))
-
-
-def _warmth(rgb: Array) -> float:
-    return float((rgb[..., 0] - rgb[..., 2]) / (rgb.sum(-1) + 0.05))
+def _light(was: Array, now: Array) -> float:
+    """The median log ratio of the three channels."""
+    return float(np.median(np.log((now + 0.02) / (was + 0.02))))
 
 
 def _opponents(pixels: Array) -> Array:
-    """Red-blue and green-magenta balance per pixel: (..., 2)."""
-    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
-    return np.stack([red - blue, green - (red + blue) / 2], -1)
+    """Luma, red-blue and green-magenta balance per pixel: (..., 3)."""
+    red, green, blue = (pixels[..., channel].astype(np.float64) for channel in range(3))
+    return np.stack([luma(pixels).astype(np.float64), red - blue, green - (red + blue) / 2], -1)
 
 
 def _chroma(pixels: Array) -> Array:
-    return pixels.max(-1) - pixels.min(-1)
+    spread: Array = pixels.max(-1) - pixels.min(-1)
+    return spread
 
 
+_OTHER_CONTENT: Final = "the edited image does not show the content of the source"
 _DIRECTIONS: Final = {
     "warmer": ("warmth", 1),
     "cooler": ("warmth", -1),
@@ -111,25 +156,27 @@ def tone(change: ToneChange, ask: Ask) -> Finding:
     if chroma < 0.02 and (ask.value == "black and white" or "saturated" in ask.value):
         return unmeasured("the source has no colour: there is no change to measure")
     if change.content == 0:
-        return Finding(degree=0.0, reason="the edited image does not show the source's content")
-    if ask.value == "black and white":
-        left = float(_chroma(change.edited).mean()) / chroma
-        degree, words = float(rise(1 - left, 0.05, 0.98)), f"{left:.2f} of the colour is left"
-    else:
-        kind, sign = _DIRECTIONS[ask.value]
-        shift = sign * {"light": change.light, "warmth": change.warmth, "chroma": _log_chroma(change)}[kind]
-        size = shift / _CLEAR[kind]
-        steep = 1.0 if ask.kind != "tone_visible" else 1.25
-        degree = float(np.tanh(max(0.0, size - _DEAD) * steep))
-        words = f"{kind} changed by {sign * shift:+.3f}, a clear change is {sign * _CLEAR[kind]:+.2f}"
-    if ask.kind == "tone_everywhere":
+        return Finding(degree=0.0, reason=_OTHER_CONTENT)
+    degree, words = _degree(change, ask.value, chroma)
+    if ask.kind == "tone_visible":
+        degree = min(1.0, 1.15 * degree)
+    elif ask.kind == "tone_everywhere":
         share = _everywhere(change, ask.value)
-        degree, words = min(share, float(rise(degree, 0.0, 0.8))), f"{share:.2f} of the image changed that way"
+        degree, words = min(share, rise(degree, 0.0, 0.8)), f"{share:.2f} of the image changed that way"
     return Finding(degree=degree * change.content, reason=words)
 
 
-def _log_chroma(change: ToneChange) -> float:
-    return float(np.log(max(change.chroma_scale, 0.02)))
+def _degree(change: ToneChange, value: str, chroma: float) -> tuple[float, str]:
+    if value == "black and white":
+        # A cast over an image of one hue leaves little colour too, but it leaves the differences.
+        left = max(float(_chroma(change.edited).mean()) / chroma, min(change.saturation, 1.0))
+        return rise(1 - left, 0.05, 0.98), f"{left:.2f} of the colour is left"
+    kind, sign = _DIRECTIONS[value]
+    size = change.size(kind)
+    degree = math.tanh(max(0.0, sign * size - _DEAD))
+    if value == "less saturated":
+        degree *= rise(change.saturation, 0.05, 0.2)  # without any colour it is black and white, which was not asked
+    return degree, f"{kind} changed by {size:+.2f} of a clear change, asked was {'more' if sign > 0 else 'less'}"
 
 
 def _everywhere(change: ToneChange, value: str) -> float:
@@ -142,26 +189,31 @@ def _everywhere(change: ToneChange, value: str) -> float:
             return 1.0
         ratio = after[colourful, 0] / before[colourful, 0]
         if value == "black and white":
-            return float(rise(1 - ratio, 0.1, 0.7).mean())
+            return float(np.clip((0.9 - ratio) / 0.6, 0, 1).mean())
         shift = np.log(np.maximum(ratio, 0.02)) / _CLEAR["chroma"] * (1 if value == "more saturated" else -1)
     else:
         kind, sign = _DIRECTIONS[value]
         if kind == "light":
             shift = sign * np.log((luma(now) + 0.05) / (luma(was) + 0.05)) / _CLEAR[kind]
         else:
-            shift = sign * ((now[..., 0] - now[..., 2]) / (now.sum(-1) + 0.05)) / _CLEAR[kind]
-            shift = shift - sign * ((was[..., 0] - was[..., 2]) / (was.sum(-1) + 0.05)) / _CLEAR[kind]
+            shift = sign * (_balance(now) - _balance(was)) / _BLOCK_WARMTH
         # Where there is no room (white cannot get brighter), nothing can be asked.
         room = (luma(was) < 0.93) & (luma(was) > 0.04)
         shift = shift[room] if room.any() else shift
-    return float(rise(shift, 0.05, 0.35).mean())
+    return float(np.clip((shift - 0.05) / 0.3, 0, 1).mean())
+
+
+def _balance(rgb: Array) -> Array:
+    balance: Array = (rgb[..., 0] - rgb[..., 2]) / (rgb.sum(-1) + 0.05)
+    return balance
 
 
 def _block_means(pixels: Array) -> Array:
     height, width, channels = pixels.shape
     rows, columns = min(_BLOCKS, height), min(_BLOCKS, width)
     cut = pixels[: height // rows * rows, : width // columns * columns]
-    return cut.reshape(rows, height // rows, columns, width // columns, channels).mean((1, 3))
+    blocks: Array = cut.reshape(rows, height // rows, columns, width // columns, channels).mean((1, 3))
+    return blocks
 
 
 def tone_kept(change: ToneChange, ask: Ask) -> Finding:
@@ -173,12 +225,14 @@ def tone_kept(change: ToneChange, ask: Ask) -> Finding:
         return Finding(
             degree=degree, reason=f"content agrees to {change.content:.2f}, worst part differs by {worst:.2f}"
         )
+    if change.content == 0:
+        return Finding(degree=0.0, reason=_OTHER_CONTENT)
     if ask.kind == "light_kept":
         return Finding(
             degree=soft(abs(change.light), 0.12, 0.30), reason=f"brightness changed by {change.light:+.2f} (log)"
         )
     if ask.kind == "hues_kept":
-        return Finding(degree=soft(change.cast, 0.04, 0.10), reason=f"colour cast of {change.cast:.3f}")
+        return Finding(degree=soft(change.cast, 0.06, 0.15), reason=f"colour cast of {change.cast:.3f}")
     was, now = luma(change.source), luma(change.edited)
     lost = float((((now > 0.985) & (was < 0.93)) | ((now < 0.012) & (was > 0.05))).mean())
-    return Finding(degree=soft(lost, 0.06, 0.30), reason=f"{lost:.2f} of the image lost its detail to white or black")
+    return Finding(degree=soft(lost, 0.15, 0.40), reason=f"{lost:.2f} of the image lost its detail to white or black")
