@@ -102,7 +102,7 @@ def test_an_endpoint_that_asks_to_wait_yields_to_another() -> None:
     second.note_wait(0.2)
     started = time.monotonic()
     asyncio.run(second.wait_for_permission())
-    assert 0.2 <= time.monotonic() - started < 0.5
+    assert 0.2 <= time.monotonic() - started < 5.0
     assert endpoints.choose("group") is first
 
 

@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
             env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not is_healthy(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"transformers serve did not start:\n{log.read_text()[-3000:]}")
