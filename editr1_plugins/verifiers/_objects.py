@@ -11,9 +11,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
-__all__ = ["FlatObject", "scan_objects", "unfold_serialised"]
+__all__ = ["MAX_OBJECTS", "FlatObject", "scan_objects", "unfold_serialised"]
+
+#: More than a judge ever writes; the scan stops there.
+MAX_OBJECTS: Final = 10_000
 
 _KNOWN_KEY = (
     r"(?:question|principle|criterion|criteria|score|verdict|answer|result|passed|pass|met|satisfied|judge?ment|category|"
@@ -83,7 +87,7 @@ class _Scan:
 
 
 def scan_objects(text: str) -> list[FlatObject]:
-    """All flat objects of `text`, in order; linear in its length.
+    """The flat objects of `text`, in order, at most `MAX_OBJECTS`; linear in its length.
 
     Args:
         text: one reply, with `json_punctuation` and `unfold_serialised` applied.
@@ -94,7 +98,7 @@ def scan_objects(text: str) -> list[FlatObject]:
     scan = _Scan(text=text, closers=closers, item_starts=[found.start() for found in _ITEM_START.finditer(text)])
     objects: list[FlatObject] = []
     start = _OBJECT_START.search(text)
-    while start:
+    while start and len(objects) < MAX_OBJECTS:
         read = _read_object(scan, start.start())
         if read:
             objects.append(read)
@@ -115,7 +119,7 @@ def unfold_serialised(text: str) -> str:
         stop = end.start() if end else len(text)
         is_text = start["key"] and _TEXT_KEY.search(text, max(0, start.start() - 20), start.end("key"))
         if not is_text:
-            body = _ESCAPE.sub(lambda found, level=level: _unfold(found, level), text[start.start() : stop])
+            body = _ESCAPE.sub(partial(_unfold, level=level), text[start.start() : stop])
             parts += [text[position : start.start()], body]
             position = stop
         start = _SERIALISED.search(text, max(stop, start.end()))

@@ -18,7 +18,7 @@ _THINGS = (
     r"(?:with )?(?:this|that|these|those|the (?:edit|request|images?|pictures?|photos?)|your|any|such|it|images?|pictures?|"
     r"photos?|you)"
 )
-_GIVEN = r"(?:give|provide|offer|make|assign|produce)(?: you)? (?:with )?(?:a|an|any|the)?(?: \w{1,20})? ?(?:score|rating|judge?ment|evaluation|assessment|answer)s?\b(?!,? (?:above|over|higher|of|than|because|since|as))"
+_GIVEN = r"(?:give|provide|offer|make|assign|produce)(?: you)? (?:with )?(?:a|an|any|the)?(?: \w{1,20})? ?(?:score|rating|judge?ment|evaluation|assessment|answer)s?\b(?!,? (?:above|over|higher|of \d|than|because|since|as))"
 _SEEN = r"(?:view|see|access|open|process|analy[sz]e|display) (?:any |the |these |those |your |either |both )?(?:\w{1,12} )?(?:images?|pictures?|photos?)\b(?! (?:differ|chang|quality))"
 _CANNOT = (
     r"(?:can(?:no|['\u2019]?)t|can not|am (?:not able|unable|not allowed|not permitted)|['\u2019]m (?:not able|unable|not "

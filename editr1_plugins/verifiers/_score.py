@@ -23,6 +23,7 @@ __all__ = ["MAX_CONTENT", "foreign_scale", "is_placeholder", "read_score"]
 MAX_CONTENT: Final = 160
 
 # Decoration and white space become one space each before anything is matched; so no pattern below needs more than " ?".
+_HTML = re.compile(r"</?\s?(?:b|strong|i|em|u|p|span|font|div|br|code)\s?/?>|<\|[a-z_]{1,30}\|>", re.IGNORECASE)
 _MARKS = re.compile(r"[\s*_`\"'$\u201c\u201d\u2018\u2019]+")
 _DIGITS = r"(?:0|[1-9][0-9]{0,19})"
 _NUMBER = (
@@ -77,6 +78,7 @@ def read_score(content: str) -> float | str:
     """
     if not content.strip() or len(content) > MAX_CONTENT:
         return "not_a_number"
+    content = _HTML.sub(" ", content)
     if is_placeholder(content):
         return "format_echo"
     plain = _MARKS.sub(" ", content).strip()

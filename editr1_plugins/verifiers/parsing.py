@@ -24,7 +24,7 @@ from typing import Final
 from editr1_plugins.types import MAX_SCORE
 from editr1_plugins.verifiers._alignment import Aligned, align
 from editr1_plugins.verifiers._marks import Mark, find_marks, only_tail
-from editr1_plugins.verifiers._objects import scan_objects, unfold_serialised
+from editr1_plugins.verifiers._objects import MAX_OBJECTS, scan_objects, unfold_serialised
 from editr1_plugins.verifiers._refusals import is_refusal
 from editr1_plugins.verifiers._text import (
     Tag,
@@ -90,7 +90,7 @@ class _Reply:
         objects = scan_objects(self.plain)
         spans = [(read.start, read.end) for read in objects if is_item(read)]
         tags = _outside(score_tags(text), spans)
-        self.crowded = len(tags) > _MAX_TAGS
+        self.crowded = len(tags) > _MAX_TAGS or len(objects) >= MAX_OBJECTS
         self.marks = [] if self.crowded else find_marks(text, tags, stopped)
         self.arrays = verdict_arrays(self.plain, objects, [tag.start for tag in tags])
         self.by_array = self._marks_by_array()
@@ -223,7 +223,7 @@ def _with_parts(reply: _Reply, index: int) -> tuple[int, ...]:
 
 
 def _lone(reply: _Reply) -> _Choice:
-    marks = reply.after(-1)
+    marks = reply.by_array[0]  # own and inline alike: no array tells a draft from the answer
     if not marks:
         return _Choice(outcome=reply.nothing_read())
     outcome = _one_of(marks)
