@@ -87,15 +87,19 @@ def split_spec(argument: str) -> tuple[str, tuple[str, ...]]:
 
 
 def resolve_key(api_key: str | None, addresses: Iterable[Address]) -> str | None:
-    """Which API key is sent: the argument, else $EDITR1_API_KEY, else $OPENAI_API_KEY to OpenAI's own hosts only."""
-    if api_key is not None:
-        return api_key or None
-    own = os.environ.get("EDITR1_API_KEY")
-    if own:
-        return own
-    if all(_is_openai(address.url) for address in addresses):
-        return os.environ.get("OPENAI_API_KEY") or None
-    return None
+    """Which API key is sent: the argument, else $EDITR1_API_KEY, else $OPENAI_API_KEY to OpenAI's own hosts only.
+
+    Raises:
+        ConfigError: the key cannot stand in a header.
+    """
+    key = os.environ.get("EDITR1_API_KEY") if api_key is None else api_key
+    if api_key is None and not key and all(_is_openai(address.url) for address in addresses):
+        key = os.environ.get("OPENAI_API_KEY")
+    key = (key or "").strip()
+    # The HTTP library would quote a key with such characters in its error.
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError("the API key contains characters that no key has; was it read from a file with other text?")
+    return key or None
 
 
 def _is_openai(url: str) -> bool:

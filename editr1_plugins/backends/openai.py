@@ -7,12 +7,15 @@ its prefix cache works, and a named failure for everything a server can do wrong
 Which key is sent where: `api_key=`, else $EDITR1_API_KEY, to every given URL; else $OPENAI_API_KEY, to OpenAI's own
 hosts (https://api.openai.com and its regions) only. A URL's `user:password@` goes to that URL as Basic authentication.
 Keys and passwords are in no repr, log line, failure, identity or pickle; an unpickled backend reads the environment.
+Of the official client's other variables only the proxies (HTTPS_PROXY, NO_PROXY, ...) have an effect.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.util
+import json
 import threading
 import time
 import weakref
@@ -48,7 +51,8 @@ class OpenAIBackend:
         base_url: one or several URLs that serve the same model (a sequence, or one string with commas), each usually
             ending in `/v1`; `http://user:password@host/v1` is allowed.
         api_key: sent as Bearer token to every URL; see the module's text for the default. "" sends none.
-        timeout: seconds for one attempt, from sending to the last byte; a timeout is tried again once at most.
+        timeout: seconds for one attempt, from sending to the last byte; a request that timed out twice is only sent to
+            endpoints that it has not tried.
         max_retries: further attempts per request after a failure worth retrying (429, 5xx, broken or lost replies).
         concurrency: most requests in flight at a time, over all endpoints and threads.
         extra_body: fields added to every request; a field set to None is left out instead, for servers that refuse it.
@@ -116,8 +120,10 @@ class OpenAIBackend:
 
     @property
     def identity(self) -> str:
-        """`openai:MODEL@URL[,URL2]`, without credentials."""
-        return f"openai:{self.model}@{','.join(self.base_urls)}"
+        """`openai:MODEL@URL[,URL2]`, without credentials; `extra_body`, which changes answers, is in it as a digest."""
+        extra = json.dumps(self.extra_body, sort_keys=True, default=str)
+        suffix = f" extra_body {hashlib.sha256(extra.encode()).hexdigest()[:8]}" if self.extra_body else ""
+        return f"openai:{self.model}@{','.join(self.base_urls)}{suffix}"
 
     def __repr__(self) -> str:
         key = "'***'" if self._key else None
@@ -238,11 +244,12 @@ class _Session:
 
     async def _send(self, request: ChatRequest, sampling: Sampling, *, n: int, index: int) -> list[ChatReply] | Failure:
         """One request with its retries, on whichever endpoints it takes."""
-        started = time.monotonic()
+        started: float | None = None
         tried: list[Endpoint] = []
         timeouts = 0
         while True:
             async with self._slots:
+                started = started or time.monotonic()  # waiting for a slot is not the server's latency
                 endpoint = self._pool.choose(request.group, avoid=tried)
                 outcome = await self._attempt(endpoint, request, sampling, n=n, index=index)
             if isinstance(outcome, list):
@@ -250,7 +257,8 @@ class _Session:
                 return [replace(reply, latency=latency) for reply in outcome]
             tried.append(endpoint)
             timeouts += outcome.word == "timeout"
-            if not outcome.retry or timeouts > 1 or len(tried) > self._max_retries:
+            hopeless = timeouts > 1 and not self._pool.has_fresh(tried)
+            if not outcome.retry or hopeless or len(tried) > self._max_retries:
                 times = f" after {len(tried)} attempts" if len(tried) > 1 else ""
                 return replace(outcome, detail=f"{outcome.detail} [{endpoint.address.shown}{times}]")
             if outcome.wait is not None:

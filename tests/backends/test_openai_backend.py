@@ -7,10 +7,12 @@ import base64
 import copy
 import gc
 import hashlib
+import importlib.util
 import io
 import logging
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from PIL import Image
 import editr1_plugins.backends.openai as module
 from editr1_plugins.backends.chat import ChatBackend, ChatReply, ChatRequest, Sampling, TokenLogprob
 from editr1_plugins.backends.openai import OpenAIBackend
-from editr1_plugins.errors import ConfigError
+from editr1_plugins.errors import ConfigError, MissingExtraError
 from editr1_plugins.testing.judge_server import FAULTS, JudgeServer, Received, Scripted
 
 SECRET = "sk-very-secret-0123456789"
@@ -601,6 +603,8 @@ def test_a_pickled_backend_works_and_takes_its_key_from_the_environment(
         ({"max_retries": -1}, "max_retries must be >= 0"),
         ({"timeout": 0.0}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
+        ({"api_key": f"{SECRET}\n# other"}, "the API key contains characters"),
+        ({"api_key": f"{SECRET}\u00e4"}, "the API key contains characters"),
     ],
 )
 def test_wrong_settings_say_what_to_do(arguments: dict[str, object], message: str) -> None:
@@ -608,3 +612,49 @@ def test_wrong_settings_say_what_to_do(arguments: dict[str, object], message: st
     with pytest.raises(ConfigError, match=message) as caught:
         OpenAIBackend(**settings)  # type: ignore[arg-type]
     assert SECRET not in str(caught.value)
+
+
+def test_a_key_from_a_file_loses_its_line_end(connect: Callable[..., OpenAIBackend]) -> None:
+    with JudgeServer(GOOD) as server:
+        connect(server, api_key=f"{SECRET}\n").complete([ask()], ONE)
+    assert server.requests[0].headers["authorization"] == f"Bearer {SECRET}"
+
+
+def test_what_changes_answers_changes_the_identity() -> None:
+    plain, hot = (OpenAIBackend("m", "http://h/v1", extra_body=extra) for extra in ({}, {"top_p": 0.5}))
+    assert plain.identity == "openai:m@http://h/v1"
+    assert hot.identity.startswith("openai:m@http://h/v1 extra_body ")
+
+
+def test_without_the_client_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'editr1-plugins\[openai\]'"):
+        OpenAIBackend("judge", "http://host/v1")
+
+
+def test_waiting_for_a_slot_is_not_latency(connect: Callable[..., OpenAIBackend]) -> None:
+    with JudgeServer(GOOD, latency=0.1) as server:
+        replies = connect(server, concurrency=1).complete([ask() for _ in range(8)], ONE)
+    latencies = [reply.latency for (reply,) in replies]
+    assert min(latency for latency in latencies if latency is not None) >= 0.1
+    assert latencies[-1] is not None
+    assert latencies[-1] < 0.7
+
+
+def test_an_interrupt_ends_the_call_and_its_requests(connect: Callable[..., OpenAIBackend]) -> None:
+    with JudgeServer(Scripted(fault="stall")) as server:
+        backend = connect(server, timeout=60.0)
+        main = threading.get_ident()
+
+        def interrupt() -> None:
+            while not server.requests:
+                time.sleep(0.01)
+            signal.pthread_kill(main, signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            backend.complete([ask() for _ in range(4)], ONE)
+        thread.join()
+        assert time.monotonic() - started < 30.0
