@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args, runtime_checkable
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "Guard",
     "NoPrinciples",
     "Principle",
+    "Usage",
     "Verdict",
     "Verification",
     "Verifier",
@@ -100,6 +101,31 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What judging one edit took; None where nobody says.
+
+    Attributes:
+        prompt_tokens, cached_tokens: of the prompt, counted once per request; `cached_tokens` came from a prefix cache.
+        completion_tokens: of all samples together.
+        latency: seconds until the last sample was there, retries included.
+
+    Raises:
+        ValueError: a number below 0, infinite or NaN.
+    """
+
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    latency: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "latency"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, or None, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verification:
     """What a verifier says about one edit.
 
@@ -112,6 +138,8 @@ class Verification:
         flags: short words about oddities, e.g. "average_mismatch" or a guard's alarm.
         spread: standard deviation of the samples' scores, when more than one was parsed.
         samples: how many samples the score is the mean of; 0 when none was usable.
+        usage: tokens and seconds it took, where the verifier knows them; two verifications that differ only here are
+            equal, since it says nothing about the edit.
 
     Raises:
         ValueError: a score outside 0..10, an average outside 0..1, NaN, or a missing score without a failure.
@@ -125,6 +153,7 @@ class Verification:
     flags: tuple[str, ...] = ()
     spread: float | None = None
     samples: int = 1
+    usage: Usage | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _check_range("score", self.score, MAX_SCORE)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final, Literal, get_args
 
-from editr1_plugins.types import FOLLOW, MAX_SCORE, Alarm, Verdict, Verification
+from editr1_plugins.types import FOLLOW, MAX_SCORE, Alarm, Usage, Verdict, Verification
 
 __all__ = [
     "AGGREGATES",
@@ -76,7 +76,8 @@ def merge_samples(samples: Sequence[Verification]) -> Verification:
     The score is the mean of the samples that have one, `spread` their standard deviation (of the population), `samples`
     their count. A verdict is the majority's; a tie counts as not met (uncertain is 0, the paper's rule), and None where
     no sample judged it. The trace comes from the sample nearest to the mean, and so do the reasons that agree with the
-    majority. With no score at all, the failure is the most frequent one.
+    majority. With no score at all, the failure is the most frequent one. Tokens are summed over all samples, since each
+    was a request; the latency is the longest.
 
     Raises:
         ValueError: no samples.
@@ -86,12 +87,13 @@ def merge_samples(samples: Sequence[Verification]) -> Verification:
     if len(samples) == 1:
         return samples[0]
     flags = tuple(dict.fromkeys(flag for sample in samples for flag in sample.flags))
+    usage = _total([sample.usage for sample in samples if sample.usage is not None])
     scored = [(sample.score, sample) for sample in samples if sample.score is not None]
     if not scored:
         failure = Counter(sample.failure for sample in samples).most_common(1)[0][0]
         shown = next(sample for sample in samples if sample.failure == failure)
         verdicts = _majority([sample.verdicts for sample in samples], shown.verdicts)
-        return replace(shown, verdicts=verdicts, flags=flags, spread=None, samples=0)
+        return replace(shown, verdicts=verdicts, flags=flags, spread=None, samples=0, usage=usage)
     score, spread, count = _pooled([sample for _, sample in scored])
     shown = min(scored, key=lambda pair: abs(pair[0] - score))[1]
     averages = [sample.average for _, sample in scored if sample.average is not None]
@@ -103,6 +105,23 @@ def merge_samples(samples: Sequence[Verification]) -> Verification:
         flags=flags,
         spread=spread if count > 1 else None,
         samples=count,
+        usage=usage,
+    )
+
+
+def _total(usages: Sequence[Usage]) -> Usage | None:
+    if not usages:
+        return None
+
+    def tokens(numbers: Iterable[int | None]) -> int | None:
+        known = [number for number in numbers if number is not None]
+        return sum(known) if known else None
+
+    return Usage(
+        prompt_tokens=tokens(usage.prompt_tokens for usage in usages),
+        cached_tokens=tokens(usage.cached_tokens for usage in usages),
+        completion_tokens=tokens(usage.completion_tokens for usage in usages),
+        latency=max((usage.latency for usage in usages if usage.latency is not None), default=None),
     )
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,14 +50,21 @@ class RecordWriter:
     def __reduce__(self) -> tuple[type[RecordWriter], tuple[Path]]:
         return RecordWriter, (self.directory,)
 
-    def write(self, edit: Edit, record: EditRecord) -> None:
+    def write(self, edit: Edit | None, record: EditRecord, row: Mapping[str, Any] | None = None) -> None:
         """Append one record; its dict gains `source_image` and `edited_image`, paths relative to the directory.
+
+        Args:
+            edit: the judged edit; None where its images could not be read, and both paths are None then.
+            record: what happened to it.
+            row: JSON-able data that tells where the edit came from; kept as "row".
 
         Raises:
             OSError: the disk is full or gone.
+            TypeError, ValueError: the record is not JSON (a plugin's text that is no text, or NaN).
         """
-        row = record.as_dict() | {"source_image": self._keep(edit.source), "edited_image": self._keep(edit.edited)}
-        line = json.dumps(row, allow_nan=False, ensure_ascii=True) + "\n"
+        source, edited = (None, None) if edit is None else self.keep_images(edit)
+        data = record.as_dict() | {"source_image": source, "edited_image": edited}
+        line = json.dumps(data if row is None else data | {"row": dict(row)}, allow_nan=False, ensure_ascii=True) + "\n"
         with self._lock:
             # One write to an O_APPEND descriptor: a killed process leaves whole lines, save perhaps the last.
             descriptor = os.open(self._own_path(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -68,6 +75,16 @@ class RecordWriter:
                 raise
             finally:
                 os.close(descriptor)
+
+    def keep_images(self, edit: Edit) -> tuple[str, str]:
+        """Write both images, unless they are there, and return their paths relative to the directory.
+
+        `write` does this as well; called ahead, while a judge is busy, it makes `write` quick.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        return self._keep(edit.source), self._keep(edit.edited)
 
     def _own_path(self) -> Path:
         if self._path is None or self._owner != os.getpid():

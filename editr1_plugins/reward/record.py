@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from editr1_plugins.types import Principle, Verdict, Verification
 
-__all__ = ["RECORD_VERSION", "EditRecord", "RaisedAlarm", "identity_of"]
+__all__ = ["RECORD_VERSION", "EditRecord", "RaisedAlarm", "failure_kind", "identity_of", "versions_of"]
 
 #: Raised when a field changes its meaning; readers check it.
 RECORD_VERSION: Final = 1
 
 _CREDENTIALS: Final = re.compile(r"//[^/@\s]*@")
+_NUMBERS: Final = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class EditRecord:
         aggregate: how the score was computed.
         seconds: wall time of the verifier call that held this edit; None when the verifier was not called.
         batch: how many edits that call held; 0 when the verifier was not called.
+        prompt_version, model_version: of the judge's wording and model, see `versions_of`; None where it has none.
     """
 
     instruction: str
@@ -52,6 +54,8 @@ class EditRecord:
     aggregate: str
     seconds: float | None
     batch: int
+    prompt_version: str | None = None
+    model_version: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON-able data; verdicts in the principles' order, each with its question."""
@@ -71,10 +75,13 @@ class EditRecord:
             "trace": outcome.trace,
             "alarms": [asdict(alarm) for alarm in self.alarms],
             "verifier": self.verifier,
+            "prompt_version": self.prompt_version,
+            "model_version": self.model_version,
             "decomposer": self.decomposer,
             "aggregate": self.aggregate,
             "seconds": self.seconds,
             "batch": self.batch,
+            "usage": asdict(outcome.usage) if outcome.usage else None,
         }
 
 
@@ -92,3 +99,16 @@ def identity_of(component: object, spec: str | None = None) -> str:
     kind = type(component)
     text = named if isinstance(named, str) and named else spec or f"{kind.__module__}.{kind.__qualname__}"
     return _CREDENTIALS.sub("//", text)
+
+
+def versions_of(verifier: object) -> tuple[str | None, str | None]:
+    """(prompt version, model version) of a verifier that says them in attributes of these names, else None each."""
+    named = (getattr(verifier, name, None) for name in ("prompt_version", "model_version"))
+    prompt, model = (_CREDENTIALS.sub("//", text) if isinstance(text, str) and text else None for text in named)
+    return prompt, model
+
+
+def failure_kind(failure: str) -> str:
+    """The kind of a failure, for counting: what stands before the first colon, without its numbers."""
+    kind = _NUMBERS.sub("#", failure.partition(":")[0].strip())
+    return kind if len(kind) <= 80 else kind[:79] + "…"

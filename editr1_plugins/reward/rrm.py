@@ -29,7 +29,7 @@ from editr1_plugins.reward.containment import Failure, contained
 from editr1_plugins.reward.journal import RecordWriter
 from editr1_plugins.reward.metrics import BatchLogger
 from editr1_plugins.reward.parts import Part, as_parts
-from editr1_plugins.reward.record import EditRecord, RaisedAlarm
+from editr1_plugins.reward.record import EditRecord, RaisedAlarm, versions_of
 from editr1_plugins.types import Alarm, Decomposer, Edit, Guard, NoPrinciples, Principle, Verification, Verifier
 
 if TYPE_CHECKING:
@@ -144,6 +144,19 @@ class EditRRMReward:
     def __repr__(self) -> str:
         guards = ", ".join(guard.name for guard in self._guards)
         return f"{type(self).__name__}({self._verifier.name}, {self._decomposer.name}, guards=[{guards}])"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the scores depend on besides the edits, as JSON-able data; builds the parts."""
+        return {
+            "verifier": self._verifier.identity,
+            "decomposer": self._decomposer.identity,
+            "guards": [guard.identity for guard in self._guards],
+            "samples": self._samples,
+            "aggregate": self._aggregate,
+            "min_samples": self._min_samples,
+            "max_spread": self._max_spread,
+        }
 
     def __call__(self, *, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
         """One reward in 0..10 per completion, or None; TRL's signature, see `EditColumns` for where edits are found.
@@ -264,6 +277,7 @@ class EditRRMReward:
     def _write(self, cases: Sequence[_Case], outcomes: Sequence[Verification]) -> None:
         if self._sink is None:
             return
+        prompt_version, model_version = versions_of(self._verifier.get())
         for case, outcome in zip(cases, outcomes, strict=True):
             record = EditRecord(
                 instruction=case.edit.instruction,
@@ -279,11 +293,13 @@ class EditRRMReward:
                 aggregate=self._aggregate,
                 seconds=case.seconds,
                 batch=case.batch,
+                prompt_version=prompt_version,
+                model_version=model_version,
             )
             try:
                 self._sink.write(case.edit, record)
-            except OSError:
-                # A full disk must not cost the run; the reward itself is not touched by it.
+            except (OSError, TypeError, ValueError):
+                # Neither a full disk nor a plugin's answer that is no JSON may cost the run.
                 _log.warning("a record could not be written", exc_info=True)
 
 

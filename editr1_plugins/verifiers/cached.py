@@ -16,7 +16,7 @@ _SCHEMA: Final = "verification/1"
 
 
 class CachedVerifier:
-    """Wraps a verifier; the cache may be the one that holds the principles.
+    """Wraps a verifier; the cache may be the one that holds the principles. What is found in it has no `usage`.
 
     Keys are the two images' pixels, the instruction, the principles and the verifier's identity. Failures are not kept,
     so they are tried again. For a verifier that samples, the first judgement stands: use it for evaluation and resumed
@@ -36,6 +36,8 @@ class CachedVerifier:
         if not isinstance(named, str) or not named:
             raise ConfigError(f"{type(verifier).__name__} has no identity; give identity=..., with its version")
         self.verifier, self.cache, self.identity = verifier, cache, named
+        self.prompt_version = getattr(verifier, "prompt_version", None)
+        self.model_version = getattr(verifier, "model_version", None)
 
     def verify(self, edits: Sequence[Edit], principles: Sequence[Sequence[Principle]]) -> list[Verification]:
         """One verification per edit, in order.

@@ -16,7 +16,7 @@ from typing import Final, Literal, get_args
 from editr1_plugins.backends.chat import ChatBackend, ChatReply, ChatRequest, Sampling
 from editr1_plugins.errors import ConfigError, Editr1Error
 from editr1_plugins.principles.asking import ask
-from editr1_plugins.types import FOLLOW, MAX_SCORE, Edit, Principle, Verdict, Verification
+from editr1_plugins.types import FOLLOW, MAX_SCORE, Edit, Principle, Usage, Verdict, Verification
 from editr1_plugins.verifiers.expected import expected_score
 from editr1_plugins.verifiers.parsing import parse_trace
 from editr1_plugins.verifiers.prompting import Mode, asks_for_verdicts, judge_request, prompt_version
@@ -39,24 +39,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Usage:
-    """What judging one edit took; None where the backend does not say.
-
-    Attributes:
-        prompt_tokens, cached_tokens: of the one prompt; `cached_tokens` came from a prefix cache.
-        completion_tokens: of all samples together.
-        latency: seconds until the last sample was there, retries included.
-    """
-
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    completion_tokens: int | None = None
-    latency: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A verification and what it took."""
+    """A verification and what it took, which the verification carries as well."""
 
     verification: Verification
     usage: Usage
@@ -69,7 +53,8 @@ class GenerativeVerifier:
     many there were. A principle's verdict is the majority of the samples with a score; a tie is "not met" (uncertain is
     0, the paper's rule). The trace is that of the sample nearest to the mean, a server's separate reasoning included.
 
-    `identity` names prompt version, mode, sampling and model: part of records and cache keys.
+    `identity` names prompt version, mode, sampling and model: part of records and cache keys. `prompt_version` and
+    `model_version` are the two of these that records also name by themselves.
 
     Args:
         backend: the VLM.
@@ -117,9 +102,10 @@ class GenerativeVerifier:
         self.mode: Mode = mode
         self.aggregate: Aggregate = aggregate
         self.min_samples, self.max_spread = min_samples, max_spread
+        self.prompt_version, self.model_version = prompt_version(mode), backend.identity
         drawn = f"{aggregate} of {samples} at {temperature:g}, {max_tokens} tokens"
         limits = f"min_samples={min_samples} max_spread={max_spread}"
-        self.identity = f"{prompt_version(mode)} {drawn} {limits} by {backend.identity}"
+        self.identity = f"{self.prompt_version} {drawn} {limits} by {self.model_version}"
 
     def verify(self, edits: Sequence[Edit], principles: Sequence[Sequence[Principle]]) -> list[Verification]:
         """One verification per edit, in order.
@@ -141,7 +127,9 @@ class GenerativeVerifier:
             except Exception as error:  # a broken image, or data that is no instruction
                 judgements[row] = Judgement(verification=_unjudged(_reason("bad_request", error)), usage=Usage())
         for row, replies in zip(requests, ask(self.backend, list(requests.values()), self.sampling), strict=True):
-            judgements[row] = Judgement(verification=self._pool(principles[row], replies), usage=_usage(replies))
+            usage = _usage(replies)
+            judged = replace(self._pool(principles[row], replies), usage=usage)
+            judgements[row] = Judgement(verification=judged, usage=usage)
         return [judgements[row] for row in range(len(edits))]
 
     def _pool(self, principles: Sequence[Principle], replies: Sequence[ChatReply]) -> Verification:
