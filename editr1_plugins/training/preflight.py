@@ -154,7 +154,7 @@ class _Trial:
             step = steps[index]
             log_prob = step.noise.log_prob(step.x, velocity, step.x_next)
             off.append((log_prob.detach() - step.log_prob).abs().max().item())
-            (-log_prob.sum()).backward()
+            torch.autograd.backward(-log_prob.sum())
 
         try:
             visit(self.pipe, rollout, [step.visit() for step in steps], on_velocity)
@@ -194,7 +194,7 @@ class _Trial:
         return ReplayError(f"{type(self.pipe).__name__} cannot be trained exactly: {what}{detail}")
 
     def _gap(self, parts: Sequence[Tensor], whole: Tensor) -> float:
-        return ((torch.stack(list(parts)).sum(0) - whole).norm() / whole.norm()).item()
+        return float((torch.stack(list(parts)).sum(0) - whole).norm() / whole.norm())
 
 
 _STATE = "the pipeline keeps state between steps (a K/V cache, for instance)"
@@ -213,9 +213,11 @@ def _shortened(pipe: Any, call: Mapping[str, Any], steps: int) -> tuple[dict[str
 def _inspect(pipe: Any, trainable: Sequence[nn.Parameter]) -> None:
     """What can be told without running anything."""
     networks = denoisers(pipe)
-    reasons = [*_wrong_parameters(pipe, networks, trainable)]
-    for network in networks:
-        reasons += [*_dropouts(network), *_caches(network), *_offloading(network)]
+    # Offloading replaces parameters, so it comes first and alone.
+    reasons = [reason for network in networks for reason in _offloading(network)]
+    if not reasons:
+        reasons = [*_wrong_parameters(pipe, networks, trainable)]
+        reasons += [reason for network in networks for reason in (*_dropouts(network), *_caches(network))]
     if reasons:
         raise ReplayError(f"{type(pipe).__name__} cannot be trained exactly: {'; '.join(reasons)}")
 
@@ -258,10 +260,11 @@ def _caches(network: nn.Module) -> Iterator[str]:
 
 
 def _offloading(network: nn.Module) -> Iterator[str]:
-    from accelerate.hooks import AlignDevicesHook, CpuOffload
+    from accelerate.hooks import AlignDevicesHook, CpuOffload, SequentialHook
 
-    hook = getattr(network, "_hf_hook", None)
-    if isinstance(hook, CpuOffload) or (isinstance(hook, AlignDevicesHook) and hook.offload):
+    hooks = [module._hf_hook for module in network.modules() if hasattr(module, "_hf_hook")]
+    hooks += [inner for hook in hooks if isinstance(hook, SequentialHook) for inner in hook.hooks]
+    if any(isinstance(hook, CpuOffload) or (isinstance(hook, AlignDevicesHook) and hook.offload) for hook in hooks):
         yield "the denoiser is offloaded between calls; keep it on its device while training"
 
 

@@ -176,6 +176,7 @@ def visit(
     arguments = {**call, **_rows_argument(pipe, len(visits[0].latents))}
 
     def entered() -> None:
+        rollout.tape.loop_begins()
         torch.set_grad_enabled(grad)
 
     on_path = rollout.entry is not None

@@ -184,17 +184,18 @@ class VisitScheduler(FlowMatchEulerDiscreteScheduler):
         """A scheduler whose timesteps are those of `visits`.
 
         `on_path` False: the loop cannot be made to begin at the first visit, so its first iteration is spent on
-        getting there. `entered()` is called before the first velocity that counts is computed.
+        getting there. `entered()` is called in the loop's first iteration, before any velocity is handed out.
         """
         new = _schedule_of(scheduler, cls)
         new.visits, new.on_velocity, new.entered = list(visits), on_velocity, entered
-        new.on_path, new.done = on_path, 0
+        new.on_path, new.begun, new.done = on_path, False, 0
         return new  # type: ignore[no-any-return]
 
     visits: list[Visit]
     on_velocity: Callable[[int, Tensor], None]
     entered: Callable[[], None]
     on_path: bool
+    begun: bool
     done: int
 
     def set_timesteps(  # spelled out, since pipelines inspect this signature for `sigmas` and `timesteps`
@@ -227,9 +228,11 @@ class VisitScheduler(FlowMatchEulerDiscreteScheduler):
             ReplayError: the pipeline is not where it was told to be.
             Arrived: after the last visit.
         """
+        if not self.begun:
+            self.begun = True
+            self.entered()
         if not self.on_path:
             self.on_path = True
-            self.entered()
             return _as_output(self.visits[0].latents.clone(), return_dict)
         _require_at(self.visits[self.done], timestep, sample)
         self.on_velocity(self.done, model_output)

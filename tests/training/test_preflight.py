@@ -108,7 +108,7 @@ def test_a_detached_key_value_cache_is_refused_though_its_ratio_is_one():
 
     pipe.transformer.forward = forward
     message = refusal(pipe, call)
-    assert "a step replayed alone finds other log-probabilities" in message or "steps do not add up" in message
+    assert "gradients of the steps do not add up" in message
 
 
 def test_a_cache_across_steps_is_refused():
@@ -182,10 +182,8 @@ def test_an_offloaded_denoiser_is_refused():
     from accelerate import cpu_offload
 
     pipe, call = tiny_pipeline()
-    trainable = list(lora_parameters(pipe).values())
     cpu_offload(pipe.transformer, execution_device=torch.device("cpu"))
-    message = refusal(pipe, call, trainable)
-    assert "keep it on its device" in message or "only the denoiser" in message
+    assert "the denoiser is offloaded between calls; keep it on its device" in refusal(pipe, call)
 
 
 def test_what_fails_in_the_pipeline_is_quoted():

@@ -86,11 +86,13 @@ def accumulate(
         advantages: (B,), one per row of the rollout; `rows` selects from them and from the points.
 
     Returns:
-        The objective's metrics for these rows; empty when they are idle and nothing was visited.
+        `loss` and the objective's metrics for these rows; empty when they are idle and nothing was visited.
 
     Raises:
         ConfigError: the advantages do not match the rollout, or no point or row is left to train on.
     """
+    import torch
+
     from ..rollout import visit
 
     if len(advantages) != len(rollout):
@@ -107,8 +109,8 @@ def accumulate(
 
     def on_velocity(index: int, velocity: Tensor) -> None:
         found = objective.loss(here[index], velocity, chosen)
-        (found.loss.sum() * (scale / count)).backward()
-        for name, value in found.means.items():
+        torch.autograd.backward(found.loss.sum() * (scale / count))
+        for name, value in {"loss": found.loss, **found.means}.items():
             total = value.detach().sum()
             sums[name] = sums[name] + total if name in sums else total
         for name, value in found.maxima.items():
