@@ -48,6 +48,12 @@ def _flow_grpo() -> Any:
     return FlowGRPO()
 
 
+def _nft() -> Any:
+    from .training.algorithms.nft import DiffusionNFT
+
+    return DiffusionNFT()
+
+
 @hookimpl
 def register_verifiers(register: Register) -> None:
     register("measure", _measure, summary="measures the pixels; no model, says None where it cannot measure")
@@ -74,3 +80,4 @@ def register_decomposers(register: Register) -> None:
 @hookimpl
 def register_algorithms(register: Register) -> None:
     register("flow_grpo", _flow_grpo, summary="clipped policy gradient with exact KL (arXiv 2505.05470)")
+    register("nft", _nft, summary="contrast of noised results, no likelihoods (arXiv 2509.16117)")
