@@ -6,7 +6,7 @@
     loss = c / b (r L+ + (1 - r) L-) + beta mean((v - v_ref)^2)
 
 x_t = (1 - t) x_0 + t noise are the rollout's own results noised again at a random t per row, so rollouts may use the
-plain ODE and few steps. v_old is the velocity of the policy that sampled; it is asked for once per rollout. Left out: the
+plain ODE and few steps. v_old is the velocity of the policy that sampled, asked for once per rollout. Left out: the
 slowly moving sampling policy of the paper's longer runs (here it is the live one).
 """
 
