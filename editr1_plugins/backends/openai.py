@@ -16,6 +16,7 @@ import asyncio
 import hashlib
 import importlib.util
 import json
+import logging
 import threading
 import time
 import weakref
@@ -41,6 +42,9 @@ __all__ = ["OpenAIBackend"]
 _TOP_LOGPROBS = 20
 #: Failures that may mean "I do not know the field n".
 _REFUSALS = ("bad_request", "unprocessable")
+#: Fields that are left out where a server refuses them by name: reasoning models of OpenAI fix their temperature.
+_OPTIONAL = ("temperature", "seed")
+_log = logging.getLogger(__name__)
 
 
 class OpenAIBackend:
@@ -202,6 +206,7 @@ class _Session:
         self._slots = asyncio.Semaphore(backend.concurrency)
         self._uris = ImageURIs()
         self._asks_for_n = True
+        self._left_out: dict[str, None] = {}
         self.loop = BackgroundLoop()
 
     async def aclose(self) -> None:
@@ -246,6 +251,7 @@ class _Session:
         """One request with its retries, on whichever endpoints it takes."""
         started: float | None = None
         tried: list[Endpoint] = []
+        refused: list[str] = []
         timeouts = 0
         while True:
             async with self._slots:
@@ -255,6 +261,10 @@ class _Session:
             if isinstance(outcome, list):
                 latency = time.monotonic() - started
                 return [replace(reply, latency=latency) for reply in outcome]
+            if outcome.field in _OPTIONAL and outcome.field not in refused:
+                refused.append(outcome.field)
+                self._leave_out(outcome.field)
+                continue
             tried.append(endpoint)
             timeouts += outcome.word == "timeout"
             hopeless = timeouts > 1 and not self._pool.has_fresh(tried)
@@ -265,6 +275,11 @@ class _Session:
                 endpoint.note_wait(outcome.wait)
             elif not self._pool.has_fresh(tried):
                 await asyncio.sleep(backoff(len(tried) - 1))
+
+    def _leave_out(self, field: str) -> None:
+        if field not in self._left_out:
+            _log.warning("%s refuses the field %r; it is left out from now on", self._model, field)
+            self._left_out[field] = None
 
     async def _attempt(
         self, endpoint: Endpoint, request: ChatRequest, sampling: Sampling, *, n: int, index: int
@@ -335,7 +350,7 @@ class _Session:
             body["seed"] = sampling.seed + index
         if sampling.logprobs:
             body.update(logprobs=True, top_logprobs=_TOP_LOGPROBS)
-        body.update(self._extra_body)
+        body.update({**self._left_out, **self._extra_body})
         return {name: value for name, value in body.items() if value is not None}
 
     def _content(self, request: ChatRequest) -> str | list[dict[str, Any]]:

@@ -17,12 +17,21 @@ _QUOTED = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a request got no reply: a short word for counters, a detail with the fix, and whether to try again."""
+    """Why a request got no reply.
+
+    Attributes:
+        word: short, for counters.
+        detail: what happened, and the fix.
+        retry: whether another try may help.
+        wait: seconds the server asked to wait before it.
+        field: the field of the request that the server refuses, where it names one.
+    """
 
     word: str
     detail: str
     retry: bool = False
-    wait: float | None = None  # seconds the server asked for
+    wait: float | None = None
+    field: str | None = None
 
     def __str__(self) -> str:
         return f"{self.word}: {self.detail}"

@@ -48,7 +48,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
             return Failure(word=word, detail=detail)
         return Failure(word=word, detail=f"status {status}{said}", retry=True, wait=wait)
     word, fix = _FIXES.get(status, ("bad_request", "the server refuses the request"))
-    return Failure(word=word, detail=f"status {status}: {fix}{said}")
+    return Failure(word=word, detail=f"status {status}: {fix}{said}", field=_refused_field(body))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -76,6 +76,15 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def backoff(attempt: int) -> float:
     """Seconds before attempt + 1 (attempt counts from 0): doubling from 0.5 to 8 s, of which a random half to all."""
     return min(_LAST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0)
+
+
+def _refused_field(body: bytes) -> str | None:
+    """`error.param`, with which OpenAI names the field it refuses."""
+    try:
+        error = json.loads(body)["error"]
+        return str(error["param"]) if error["param"] else None
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return None
 
 
 def _message(body: bytes) -> str:

@@ -139,6 +139,7 @@ class JudgeServer:
         model: the model's name under `/v1/models` and in replies.
         ignores_n: always give one choice.
         refuses_n: status 422 for a request with `n`.
+        refuses: fields for which a request gets status 400 that names the field, as OpenAI's reasoning models do.
         latency: seconds before every answer, besides the script's.
 
     Attributes:
@@ -153,11 +154,13 @@ class JudgeServer:
         model: str = "judge",
         ignores_n: bool = False,
         refuses_n: bool = False,
+        refuses: Sequence[str] = (),
         latency: float = 0.0,
     ) -> None:
         self.model = model
         self.ignores_n = ignores_n
         self.refuses_n = refuses_n
+        self.refuses = tuple(refuses)
         self.latency = latency
         self.requests: list[Received] = []
         self.peak = 0
@@ -277,7 +280,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, request: Received, answer: Scripted) -> None:
         judge = self.server.judge
         fault = answer.fault
-        if fault is None and judge.refuses_n and "n" in request.body:
+        refused = next((field for field in judge.refuses if field in request.body), None)
+        if refused is not None:
+            message = f"Unsupported value: {refused!r} does not support that value with this model."
+            self._send_json(400, {"error": {"message": message, "param": refused, "code": "unsupported_value"}})
+        elif fault is None and judge.refuses_n and "n" in request.body:
             self._send_json(422, {"detail": [{"loc": ["body", "n"], "msg": "Extra inputs are not permitted"}]})
         elif fault in _STATUS:
             self._send_status(request, answer, _STATUS[fault])
