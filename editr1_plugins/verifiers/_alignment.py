@@ -20,9 +20,15 @@ from editr1_plugins.verifiers._verdicts import Item
 
 __all__ = ["Aligned", "align"]
 
+
+def _words_of(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 _SAME_WORDING: Final = 0.8  # Dice overlap of content words from which a wording counts as drifted, not as another one
 _SAME_PLACE: Final = 0.3  # ... when the item stands at the question's place among as many items
 _MAX_FUZZY: Final = 40  # items and questions compared pairwise; a judge has about ten
+_MAX_COMPARISONS: Final = 8000  # ... in all arrays of one reply
 _MAX_TEXT: Final = 2000
 _MAX_CHANGED: Final = 6  # content words that a small drift may touch
 
@@ -36,12 +42,11 @@ _CATEGORY = re.compile(r"^[\s\"'*_]{0,8}[\[(][^\])\n]{1,40}[\])]\s{0,4}:?")
 _ANSWER_FORM = re.compile(r"[\s(\[]{0,4}(?:yes\s?/\s?no|0\s?/\s?1|是\s?/\s?否)[)\]\s.?]{0,4}$", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+")
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-_EMPTY_WORDS: Final = frozenset(
-    ["a", "an", "the", "is", "are", "was", "were", "be", "been", "being", "has", "have", "had", "do", "does", "did", "in", "of", "on", "at", "to", "for", "with", "by", "and", "that", "this", "it", "its", "as", "there", "still", "now", "edited", "image", "edit", "result", "correctly", "properly", "fully", "completely", "clearly", "well"]
-)
-_NEGATIONS: Final = frozenset(
-    ["not", "no", "never", "without", "none", "nothing", "neither", "nor", "isn", "aren", "wasn", "doesn", "didn", "don", "t", "cannot"]
-)
+_EMPTY_WORDS: Final = _words_of("""
+    a an the is are was were be been being has have had do does did in of on at to for with by and that this it its as
+    there still now edited image edit result correctly properly fully completely clearly well
+""")
+_NEGATIONS: Final = _words_of("not no never without none nothing neither nor isn aren wasn doesn didn don t cannot")
 _CHINESE_NEGATIONS: Final = frozenset("不没未无非")
 
 
@@ -58,17 +63,33 @@ class Aligned:
     extra: bool = False
 
 
-class _Board:
-    """Answers collected per question; two that differ leave it None. Questions with the same text are one."""
+class Asked:
+    """The questions of one reply, with what is needed to find them; made once, whatever number of arrays there is."""
 
-    def __init__(self, items: Sequence[Item], questions: Sequence[str]) -> None:
-        self.items = items
-        self.texts = [_unescaped(item.text) for item in items]
+    def __init__(self, questions: Sequence[str]) -> None:
         self.questions = questions
         self.exact: dict[str, int] = {}
-        self.first = [
-            self.exact.setdefault(_key(question) or f"\n{index}", index) for index, question in enumerate(questions)
-        ]
+        self.stripped: dict[str, int] = {}
+        self.first: list[int] = []  # the first question with the same text; a question asked twice has one answer
+        for index, question in enumerate(questions):
+            self.first.append(self.exact.setdefault(_key(question) or f"\n{index}", index))
+            self.stripped.setdefault(_key(_stripped(question)), self.first[index])
+        self.comparisons_left = _MAX_COMPARISONS
+
+    def find(self, text: str) -> int | None:
+        key = _key(text)
+        return self.exact.get(key, self.stripped.get(_key(_stripped(text)))) if key else None
+
+
+class _Board:
+    """Answers collected per question; two that differ leave it None."""
+
+    def __init__(self, items: Sequence[Item], asked: Asked) -> None:
+        self.items = items
+        self.texts = [_unescaped(item.text) for item in items]
+        self.asked = asked
+        self.questions = asked.questions
+        self.first = asked.first
         self.answers: dict[int, list[bool | None]] = {}
         self.found: dict[int, int] = {}  # item -> question, by text
         self.left = list(range(len(items)))
@@ -87,16 +108,17 @@ class _Board:
         return said.pop() if len(said) == 1 else None
 
 
-def align(items: Sequence[Item], questions: Sequence[str], *, alone: bool = True) -> Aligned:
+def align(items: Sequence[Item], asked: Asked, *, alone: bool = True) -> Aligned:
     """Find the question of each item.
 
     Args:
         items: one array's items, in order.
-        questions: normalised questions; they may be empty, equal or hostile.
+        asked: the normalised questions; they may be empty, equal or hostile.
         alone: no other array belongs to the same answer. Only then may ids name some of the questions: three arrays by
             category may each be numbered from one.
     """
-    board = _Board(items, questions)
+    questions = asked.questions
+    board = _Board(items, asked)
     _same_text(board)
     _drifted(board)
     by_text = len(set(board.found.values()))
@@ -112,15 +134,8 @@ def align(items: Sequence[Item], questions: Sequence[str], *, alone: bool = True
 
 
 def _same_text(board: _Board) -> None:
-    stripped: dict[str, int] = {}
-    for index, question in enumerate(board.questions):
-        stripped.setdefault(_key(_stripped(question)), board.first[index])
-    taken = {}
-    for place, text in enumerate(board.texts):
-        index = board.exact.get(_key(text), stripped.get(_key(_stripped(text))))
-        if index is not None and _key(text):
-            taken[place] = index
-    board.put_found(taken)
+    found = {place: board.asked.find(text) for place, text in enumerate(board.texts)}
+    board.put_found({place: index for place, index in found.items() if index is not None})
 
 
 def _drifted(board: _Board) -> None:
@@ -129,7 +144,8 @@ def _drifted(board: _Board) -> None:
         index for index in sorted(set(board.first)) if index not in board.answers and questions[index].strip()
     ]
     texted = [place for place in board.left if board.texts[place]]
-    if len(texted) > _MAX_FUZZY or len(unanswered) > _MAX_FUZZY:
+    board.asked.comparisons_left -= len(texted) * len(unanswered)
+    if len(texted) > _MAX_FUZZY or len(unanswered) > _MAX_FUZZY or board.asked.comparisons_left < 0:
         return
     taken = {}
     for place in texted:
@@ -248,8 +264,8 @@ def _alike(word: str, other: str) -> bool:
 
 def _negations(text: str) -> int:
     lowered = text[:_MAX_TEXT].casefold()
-    spelt = sum(word in _NEGATIONS and word != "t" for word in _WORD.findall(lowered))
-    return spelt + sum(character in _CHINESE_NEGATIONS for character in lowered)
+    spelt = [word for word in _WORD.findall(lowered) if word in _NEGATIONS and word != "t"]
+    return len(spelt) + sum(character in _CHINESE_NEGATIONS for character in lowered)
 
 
 def _digits(text: str) -> list[str]:

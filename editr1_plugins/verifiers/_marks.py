@@ -1,8 +1,8 @@
 """Score tags paired into marks, and how each mark stands in its text: as an answer, in prose, or merely quoted.
 
-A mark is *own* when its line holds nothing before it but a label ("Final score:"), or a sentence that says it is the
-final one; *inline* when it stands in a sentence; *quoted* when that sentence only talks about a tag (an example, the
-format, text that is painted in the image, a condition), or when the tag is all that stands between two quote marks.
+A mark is *own* when its line or sentence holds nothing before it but a label ("Final score:") or words that give a
+score ("I rate this edit"); *inline* when it stands in any other sentence; *correcting* when that sentence speaks of a
+change of mind; *quoted* when it talks about a tag (an example, the format, text in the image, a condition) or quotes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from editr1_plugins.verifiers._score import MAX_CONTENT, foreign_scale, read_score
 from editr1_plugins.verifiers._text import Tag
@@ -20,54 +20,61 @@ __all__ = ["Mark", "find_marks", "only_tail"]
 _LINE = 200  # characters of a line that are looked at on either side of a tag
 
 _OWN_PREFIX = re.compile(
-    r"(?:[\W_]|(?<![A-Za-z0-9])(?:final|overall|total|my|the|score|scores|rating|answer|output|result|revised|corrected|updated|so|"
-    r"thus|therefore|hence|is|conclusion|edit|image|div|p|b|strong|json|xml|html|im_start|assistant|tau|[0-9])(?![A-Za-z0-9])|"
+    r"(?:[\W_]|(?<![A-Za-z0-9])(?:final|overall|total|my|the|score|scores|rating|answer|output|result|revised|so|thus|"
+    r"corrected|updated|therefore|hence|is|conclusion|edit|image|div|p|b|strong|json|xml|html|im_start|assistant|tau|"
+    r"begin_of_box|[0-9])(?![A-Za-z0-9])|"
     r"最终|最后|总体|综合|总|得分|评分|分数|打分|总分|分值|结果|答案|结论|修正|更正|为|是|的|因此|所以|我|给出)*",
     re.IGNORECASE,
 )
 _SUPPOSES = re.compile(
     r"\b(?:examples?|e\.g|for instance|such as|formats?|formatted|template|placeholder|tags?|rather than|instead of|not|"
     r"never|maximum|unless|if|perfect|ideal|(?:would|could|might|should) (?:have|be|get|earn|deserve|receive|look|mean)|"
-    r"scale|between|inject\w*|previous|another|first draft|initially|hypothetical\w*)\b|"
-    r"例如|比如|示例|例子|格式|模板|标签|如果|假如|满分|完美|不是|而不是",
+    r"scale|between|inject\w*|previous|another|first draft|initially|hypothetical\w*|average_score|average score)\b|"
+    r"例如|比如|示例|例子|格式|模板|标签|如果|假如|满分|完美|不是|而不是|平均",
     re.IGNORECASE,
 )
 _QUOTES_TEXT = re.compile(
-    r"\b(?:text|sign|reads?|says?|written|writes|painted|prints?|printed|words?|caption|watermark|banner|overlay|"
-    r"instructions?|prompt|asks?|principles?|questions?|like)\b|文字|写着|写有|字样|水印|指令|提示|原则|问题",
+    r"\b(?:texts?|signs?|reads?|says?|written|writes?|writing|painted|paint|prints?|printed|words?|captions?|watermark|"
+    r"banner|overlay|shows?|shown|displays?|spells?|letters|adds?|adding|added|puts?|inserts?|instructions?|prompt|asks?|"
+    r"asked|requests?|wants?|principles?|questions?|like)\b|文字|写着|写有|字样|水印|指令|提示|原则|问题|添加|显示",
     re.IGNORECASE,
 )
 _CONCLUDES = re.compile(
-    r"\b(?:so|therefore|thus|hence|overall|final score|my score|i (?:will |would |shall )?(?:give|assign|rate|score|award))\b"
-    r"|因此|所以|最终|我给|给出",
+    r"\b(?:i(?: will|['\u2019]ll| would|['\u2019]d| shall)? (?:give|assign|rate|score|award|settle|go)|"
+    r"(?:final|my|overall|the) (?:score|rating))\b|我给|给出|打分|评分|得分|评为",
     re.IGNORECASE,
 )
 _TALKS_AFTER = re.compile(
-    r"\s{0,4}[`\"'\u201d)]{0,2}\s{0,4}(?:tags?|format|would|is (?:written|painted|shown|visible|an? example|the format)|"
-    r"(?:painted|written|shown|visible|appears?)|标签|格式|字样)\b",
+    r"\s{0,4}[`\"'\u201d)]{0,2}\s{0,4}(?:(?:tags?|format|would|painted|written|shown|visible|appears?)\b|"
+    r"is (?:written|painted|shown|visible|an? example|the format)|标签|格式|字样)",
     re.IGNORECASE,
 )
-_EXAMPLE_BEFORE = re.compile(
-    r"\b(?:examples?|for instance|e\.g|would look|would get|would be|perfect edit|template|placeholder|instead of)\b|"
-    r"示例|例子|例如|比如|模板",
+# A lower-case word or a Chinese one right after the tag: the tag is part of a sentence that goes on.
+_GOES_ON = re.compile(r"[ \t*_`\"']{0,6}(?!out of|/|points?\b|pts\b|json\b|分)(?:[a-z]|[\u4e00-\u9fff])")
+_ANNOUNCES_OTHER = re.compile(
+    r"\b(?:examples?|for instance|e\.g|would look|would get|would be|perfect edit|template|placeholder|instead of|"
+    r"instructions?|prompt|text|sign|caption|painted|written|reads?|says?)\b|示例|例子|例如|比如|模板|指令|文字|写着",
     re.IGNORECASE,
 )
+_ANNOUNCES_SCORE = re.compile(r"\b(?:my|final|answer|verdict|therefore)\b|最终|我的", re.IGNORECASE)
 _CORRECTS = re.compile(
-    r"\b(?:final|finally|revis\w*|correct(?:ed|ion|ing)|updat\w*|adjust\w*|lower\w*|wait|actually|reconsider\w*|"
-    r"therefore|conclu\w*)\b|更正|修正|改为|调整|最终|因此|所以",
+    r"\b(?:revis\w*|correct(?:ed|ion|ing)|updat\w*|adjust\w*|lower\w*|wait|actually|reconsider\w*|therefore|conclu\w*|"
+    r"final(?:ly)?)\b|更正|修正|改为|调整|最终|因此|所以",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.!;][\s*_`\"')]{1,4}|[\u3002\uff01\uff1b}\]]")
-_CONNECTS = re.compile(r"[\s\W_]{0,20}(?:and|or|to|with|tags?|和|与|到|或)?\b[^0-9]*", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!;][\s*_`\"')]{1,4}|[\u3002\uff01\uff1b]")
+_CONNECTS = re.compile(r"[\s\W_]{0,20}(?:(?:and|or|to|with|tags?)\b|和|与|到|或)[^0-9]*|[^0-9]{30,}", re.IGNORECASE)
 _TAIL = re.compile(
     r"(?:[\s`*_.~\"'\u3002})\]|\\]|</?\s?[A-Za-z_]{1,20}\s?/?>|<\|[^<>|\n]{1,40}\|>|/\s?10\b|"
     r"out of 10\b|points?\b|分|json\b|markdown\b|text\b|xml\b|\[/?(?:INST|EOS|END)\])*",
     re.IGNORECASE,
 )
+_QUOTE_OPENS: Final = frozenset("'\u2018\u201c\u300c")
+_QUOTE_CLOSES: Final = frozenset("'\u2019\u201d\u300d")
 _BROKEN_OFF = re.compile(r"[.,+/\-][\s*_`]*$")
 _CONTINUES = re.compile(r"[\d.,/~%\u2013\u2014-]")
 
-Standing = Literal["own", "inline", "quoted"]
+Standing = Literal["own", "inline", "correcting", "quoted"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,17 +172,17 @@ def _closed(text: str, tag: Tag, closing: Tag, marks: Sequence[Mark]) -> Mark:
         outcome = "out_of_scale"
     standing = _standing(text, tag, marks, after)
     mention = outcome == "format_echo" or (outcome == "not_a_number" and _CONNECTS.fullmatch(content))
-    if mention and not (standing == "own" and whole):
+    if mention and not (whole and _OWN_PREFIX.fullmatch(before)):
         standing = "quoted"
     return Mark(start=tag.start, end=closing.end, outcome=outcome, closed=True, standing=standing)
 
 
 def _line_before(text: str, tag: Tag, marks: Sequence[Mark]) -> tuple[str, bool]:
-    """The part of the tag's line that stands before it (and after the mark before), and whether that is all of it."""
+    """What stands on the tag's line before it and after the last bracket or mark, and whether that is all of it."""
     start = max(0, tag.start - _LINE, marks[-1].end if marks else 0)
-    line = text[start : tag.start]
-    before = line.rpartition("\n")[2]
-    return before, start == 0 or len(before) < _LINE
+    line = text[start : tag.start].rpartition("\n")[2]
+    before = re.split(r"[}\]]", line)[-1]
+    return before, len(before) < _LINE
 
 
 def _standing(text: str, tag: Tag, marks: Sequence[Mark], after: str) -> Standing:
@@ -183,27 +190,28 @@ def _standing(text: str, tag: Tag, marks: Sequence[Mark], after: str) -> Standin
     after = after.partition("\n")[0]
     ends = list(_SENTENCE_END.finditer(before))
     sentence = before[ends[-1].end() :] if ends else before
-    if _TALKS_AFTER.match(after):
+    if _TALKS_AFTER.match(after) or (ends and whole and before.count('"') % 2):
         return "quoted"
     if (whole or ends) and _OWN_PREFIX.fullmatch(sentence):
-        return "quoted" if _follows_example(text, tag, before) else "own"
+        if _announced(text, tag, before):
+            return "quoted"
+        return "inline" if _GOES_ON.match(after) else "own"
     bare = sentence.rstrip()
-    if (
-        bare.endswith("?")
-        or sentence.count('"') % 2
-        or (bare[-1:] in "'\u2018\u201c\u300c" and after[:1] in "'\u2019\u201d\u300d")
-    ):
+    if bare.endswith("?") or sentence.count('"') % 2 or (bare[-1:] in _QUOTE_OPENS and after[:1] in _QUOTE_CLOSES):
         return "quoted"
     nearby = sentence[-80:]
-    if _SUPPOSES.search(sentence) or (_QUOTES_TEXT.search(nearby) and not _CONCLUDES.search(nearby)):
+    gives = list(_CONCLUDES.finditer(nearby))
+    if _SUPPOSES.search(sentence) or _QUOTES_TEXT.search(nearby[gives[-1].end() :] if gives else nearby):
         return "quoted"
-    return "own" if _CORRECTS.search(sentence) else "inline"
+    if gives:
+        return "own"
+    return "correcting" if _CORRECTS.search(sentence) else "inline"
 
 
-def _follows_example(text: str, tag: Tag, before: str) -> bool:
-    """Whether the tag opens its line and the line before announces an example."""
+def _announced(text: str, tag: Tag, before: str) -> bool:
+    """Whether the tag opens its line and the line before announces something other than the judge's score."""
     if any(map(str.isalnum, before)):
         return False
     lines = text[max(0, tag.start - len(before) - _LINE) : tag.start - len(before)].rstrip().rpartition("\n")
-    announced = lines[2].rstrip("`* \t")
-    return announced.endswith((":", "\uff1a")) and _EXAMPLE_BEFORE.search(announced) is not None
+    line = lines[2].rstrip("`* \t")
+    return line.endswith(":") and bool(_ANNOUNCES_OTHER.search(line)) and not _ANNOUNCES_SCORE.search(line)

@@ -32,7 +32,7 @@ _NUMBER = (
 _OUT_OF = r"[0-9]{1,20}(?:\.[0-9]{0,20})?"
 _LABEL = (
     r"(?:(?:the|my|a|final|overall|total|image|edit|editing|score|rating|grade|value|result|answer|is|of|for|this|y|tau|"
-    r"我|的|给出|最终|最后|总体|综合|总|得分|评分|分数|打分|分值|结果|为|是) ?){1,8}"
+    r"scores?|スコア|点数|점수|оценка|puntuaci[oó]n|bewertung|punktzahl|pontuação|punteggio|我|的|给出|最终|最后|总体|综合|总|得分|评分|分数|打分|分值|结果|为|是) ?){1,8}"
 )
 _POINTS = r"(?:points?|pts?|分|점)"
 _SUFFIX = (
@@ -107,7 +107,8 @@ def foreign_scale(before: str, after: str) -> bool:
         after: some characters after its closing tag.
     """
     found = _SCALE_BEFORE.search(before)
-    if found and float(found["top"]) != MAX_SCORE:
+    counts = found and before[: found.start()].rstrip()[-1:].isdigit()  # "met 3/4" counts, "(1-5)" is a scale
+    if found and not counts and float(found["top"]) != MAX_SCORE:
         return True
     found = _SCALE_AFTER.match(after)
     return bool(found and (found["percent"] or float(found["top"]) != MAX_SCORE))

@@ -18,7 +18,7 @@ _ZERO_WIDTH = re.compile("[\u200b-\u200f\u2060-\u2064\ufeff\ufe0e\ufe0f\u180e\u0
 
 _ENTITY = re.compile(
     r"&(?:amp;){0,4}(?:(?P<name>lt|gt|quot|apos|nbsp)|#(?:(?P<dec>0{0,4}(?:34|39|60|62|160))"
-    r"|x(?P<hex>0{0,4}(?:22|27|3c|3e|a0))));|\\u00(?P<json>3[cCeE])",
+    r"|x(?P<hex>0{0,4}(?:22|27|3c|3e|a0))));",
     re.IGNORECASE,
 )
 _NAMED: Final = {"lt": "<", "gt": ">", "quot": '"', "apos": "'", "nbsp": " "}
@@ -80,7 +80,7 @@ class Tag:
 def normalise(text: str) -> str:
     """Return `text` in one spelling: no zero-width characters, `<` for its escapes and twins, ASCII digits."""
     text = _ZERO_WIDTH.sub("", text)
-    if "&" in text or "\\u00" in text:
+    if "&" in text:
         text = _ENTITY.sub(_entity, text)
     return text.replace("\r\n", "\n").translate(_FULL_WIDTH)
 
@@ -145,7 +145,7 @@ def score_tags(text: str) -> list[Tag]:
 def _entity(found: re.Match[str]) -> str:
     if found["name"]:
         return _NAMED[found["name"].lower()]
-    code = int(found["dec"]) if found["dec"] else int(found["hex"] or found["json"], 16)
+    code = int(found["dec"]) if found["dec"] else int(found["hex"], 16)
     return chr(code)
 
 

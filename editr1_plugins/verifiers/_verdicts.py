@@ -33,17 +33,27 @@ _VERDICT_KEYS: Final = (
     *("score", "verdict", "answer", "judgement", "judgment", "result", "passed", "pass", "met", "satisfied", "value"),
     *("得分", "分数", "评分", "判断", "结论", "结果", "答案"),
 )
+# What names an item without a question: not one of ours, but a text all the same, so it is never taken for unnamed.
+_NAME_KEYS: Final = ("name", "aspect", "dimension", "category", "title", "description", "类别", "维度")
 _ID_KEYS: Final = ("id", "index", "idx", "no", "number", "num", "questionid", "principleid", "qid", "编号", "序号")
 _BOX_KEY = re.compile(r"bbox|box|point|label|coord")
 
-_YES: Final = frozenset(
-    ["yes", "y", "true", "t", "pass", "passed", "met", "satisfied", "是", "是的", "对", "有", "通过", "满足", "符合", "✓", "✔", "☑", "✅", "√"]
+
+def _words_of(words: str, *more: str) -> frozenset[str]:
+    return frozenset((*words.split(), *more))
+
+
+_YES: Final = _words_of(
+    "yes y true t pass passed met satisfied 是 是的 对 有 通过 满足 符合 \u2713 \u2714 \u2611 \u2705 \u221a"
 )
-_NO: Final = frozenset(
-    ["no", "n", "false", "f", "fail", "failed", "unmet", "否", "不是", "错", "没有", "未通过", "不通过", "不满足", "不符合", "✗", "✘", "✖", "✕", "☒", "❌", "❎", "×", "x"]
-) | {"not met", "not satisfied"}
+_NO: Final = _words_of(
+    "no n false f fail failed unmet 否 不是 错 没有 未通过 不通过 不满足 不符合 "
+    "\u2717 \u2718 \u2716 \u2715 \u2612 \u274c \u274e \u00d7",
+    "not met",
+    "not satisfied",
+)
 #: The paper's rule: what the judge is not sure of is not met.
-_UNSURE: Final = frozenset(["uncertain", "unsure", "unclear", "不确定", "无法确定", "不清楚"]) | {"not sure", "not certain"}
+_UNSURE: Final = _words_of("uncertain unsure unclear 不确定 无法确定 不清楚", "not sure", "not certain")
 
 _ONE_OR_ZERO = re.compile(r"(?P<digit>[01])(?:\.0{0,6})?")
 _NUMBER = re.compile(r"[+-]?(?:\d{1,12}(?:\.\d{0,12})?|\.\d{1,12})(?=\s?(?:$|/|%|out of|分))")
@@ -96,7 +106,10 @@ def is_item(read: FlatObject) -> bool:
     """Whether an object is a principle or a verdict, rather than an average, a box or anything else."""
     if read.get(_QUESTION_KEYS):
         return True
-    return bool(read.get(_VERDICT_KEYS)) and not any(_BOX_KEY.search(key) for key, _ in read.fields)
+    values = read.get(_VERDICT_KEYS)
+    if any("<" in value for value in values) and not read.get(_ID_KEYS):
+        return False  # {"score": "<score>7</score>"} wraps the tag
+    return bool(values) and not any(_BOX_KEY.search(key) for key, _ in read.fields)
 
 
 def verdict_arrays(text: str, objects: Sequence[FlatObject], tag_starts: Sequence[int]) -> list[VerdictArray]:
@@ -162,7 +175,7 @@ def _array(text: str, group: Sequence[FlatObject]) -> VerdictArray | None:
         start = group[0].start
         in_array = text[max(0, start - 200) : start].rstrip().endswith("[")
         shown = [item.passed for item in items] == [True, False] and not any(item.number for item in items)
-        if shown or (len(items) == 1 and not (in_array and items[0].number)):
+        if shown or (len(items) == 1 and not in_array):
             return None
     start, end = group[0].start, group[-1].end
     if any(_above_one(value) for value in values):
@@ -178,6 +191,8 @@ def _item(read: FlatObject) -> Item:
     text = texts[0] if texts else ""
     absent = _NO_TEXT.fullmatch(text[:200]) if len(text) < 200 else None
     number = _integer(ids[0]) if ids else None
+    if not texts and number is None:
+        text = next(iter(read.get(_NAME_KEYS)), "")
     if absent:
         number = number if number is not None else _integer(absent["number"] or "")
         text = ""
@@ -195,4 +210,5 @@ def _above_one(value: str) -> bool:
 
 
 def _bare(value: str) -> str:
-    return value[:80].strip(" \t\r\n*_`\"'\\").lower()
+    word = value[:80].strip(" \t\r\n*_`\"'\\").lower()
+    return word.rstrip(".!\u3002") if word.rstrip(".!\u3002").isalpha() else word

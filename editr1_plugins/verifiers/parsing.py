@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from editr1_plugins.types import MAX_SCORE
-from editr1_plugins.verifiers._alignment import Aligned, align
+from editr1_plugins.verifiers._alignment import Aligned, Asked, align
 from editr1_plugins.verifiers._marks import Mark, find_marks, only_tail
 from editr1_plugins.verifiers._objects import MAX_OBJECTS, scan_objects, unfold_serialised
 from editr1_plugins.verifiers._refusals import is_refusal
@@ -47,6 +47,7 @@ FAILURES: Final = (
 FLAGS: Final = ("average_mismatch", "extra_principles", "inconsistent", "no_verdicts")
 
 _MAX_TAGS: Final = 4000  # more is a loop or an attack, and no answer
+_MAX_ARRAYS: Final = 500
 _SHORT: Final = 40  # characters that may stand between a reply's first mark and its array
 _ROUNDING: Final = {0: 0.001, 1: 0.05}  # how far an average may lie off, by its decimals; 0.01 from two on
 
@@ -85,14 +86,16 @@ class _Reply:
     def __init__(self, text: str, questions: Sequence[str], stopped: bool) -> None:
         self.text = text
         self.questions = questions
+        self.asked = Asked(questions)
         self.stopped = stopped
         self.plain = unfold_serialised(json_punctuation(text))
         objects = scan_objects(self.plain)
         spans = [(read.start, read.end) for read in objects if is_item(read)]
         tags = _outside(score_tags(text), spans)
-        self.crowded = len(tags) > _MAX_TAGS or len(objects) >= MAX_OBJECTS
+        arrays = verdict_arrays(self.plain, objects, [tag.start for tag in tags])
+        self.crowded = len(tags) > _MAX_TAGS or len(objects) >= MAX_OBJECTS or len(arrays) > _MAX_ARRAYS
         self.marks = [] if self.crowded else find_marks(text, tags, stopped)
-        self.arrays = verdict_arrays(self.plain, objects, [tag.start for tag in tags])
+        self.arrays = [] if self.crowded else arrays
         self.by_array = self._marks_by_array()
         self._aligned: dict[int, Aligned] = {}
 
@@ -108,14 +111,19 @@ class _Reply:
         return parts
 
     def after(self, index: int) -> list[Mark]:
-        """The marks that may be the score of array `index`; of no array for -1."""
+        """The marks that may be the score of array `index`; of no array for -1.
+
+        They stand on their own; where none does, the one that ends the reply. What corrects them goes with them.
+        """
         marks = self.by_array[index + 1]
-        return [mark for mark in marks if mark.standing == "own"] or marks
+        own = [mark for mark in marks if mark.standing == "own"]
+        if own:
+            return [mark for mark in marks if mark.standing != "inline"]
+        return marks if marks and only_tail(self.text, marks[-1].end) else []
 
     def aligned(self, index: int) -> Aligned:
         if index not in self._aligned:
-            alone = len(self.arrays) == 1 or self._is_alone(index)
-            self._aligned[index] = align(self.arrays[index].items, self.questions, alone=alone)
+            self._aligned[index] = align(self.arrays[index].items, self.asked, alone=self._is_alone(index))
         return self._aligned[index]
 
     def _is_alone(self, index: int) -> bool:
@@ -174,7 +182,7 @@ def parse_trace(text: str, questions: Sequence[str], finish_reason: str = "stop"
 
 def _choose(reply: _Reply) -> _Choice:
     if reply.crowded:
-        return _Choice(outcome="ambiguous", arrays=_with_parts(reply, len(reply.arrays) - 1))
+        return _Choice(outcome="ambiguous")
     if not reply.arrays:
         return _lone(reply)
     blocks = [index for index in range(len(reply.arrays)) if reply.after(index)]
@@ -200,10 +208,11 @@ def _last_block(reply: _Reply, index: int) -> _Choice:
             return _Choice(outcome=ended, arrays=_with_parts(reply, last))
         if any(mine.verdicts[place] != theirs.verdicts[place] for place in theirs.answered & mine.answered):
             return _Choice(outcome="ambiguous" if reply.stopped else "truncated", arrays=_with_parts(reply, last))
-    strange = reply.questions and reply.arrays[index].items and not mine.answered
+    arrays = _with_parts(reply, index)
+    strange = reply.questions and reply.arrays[index].items and not any(reply.aligned(part).answered for part in arrays)
     if strange and not only_tail(reply.text, marks[-1].end):
         outcome = ended  # somebody else's principles, and the reply goes on: most likely an example
-    return _Choice(outcome=outcome, arrays=_with_parts(reply, index), mark=marks[-1])
+    return _Choice(outcome=outcome, arrays=arrays, mark=marks[-1])
 
 
 def _with_parts(reply: _Reply, index: int) -> tuple[int, ...]:
@@ -224,7 +233,7 @@ def _with_parts(reply: _Reply, index: int) -> tuple[int, ...]:
 
 def _lone(reply: _Reply) -> _Choice:
     marks = reply.by_array[0]  # own and inline alike: no array tells a draft from the answer
-    if not marks:
+    if not reply.after(-1):
         return _Choice(outcome=reply.nothing_read())
     outcome = _one_of(marks)
     if isinstance(outcome, float) and not reply.stopped and not only_tail(reply.text, marks[-1].end):

@@ -26,21 +26,40 @@ quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthC
 tenths = st.integers(0, 100).map(lambda value: value / 10)
 spaces = st.sampled_from(["", " ", "\n", "  ", "\t", "\u00a0", "\u200b"])
 marks = st.sampled_from(["", "**", "*", "`", "__"])
-opening = st.sampled_from(["<score>", "<SCORE>", "< score >", "<Score >", "&lt;score&gt;", "\uff1cscore\uff1e", "<score\n>"])
+opening = st.sampled_from(
+    ["<score>", "<SCORE>", "< score >", "<Score >", "&lt;score&gt;", "\uff1cscore\uff1e", "<score\n>"]
+)
 closing = st.sampled_from(
-    ["</score>", "</SCORE>", "< / score >", "<\\score>", "<score>", "&lt;/score&gt;", "\uff1c/score\uff1e", "<\\/score>"]
+    [
+        "</score>",
+        "</SCORE>",
+        "< / score >",
+        "<\\score>",
+        "<score>",
+        "&lt;/score&gt;",
+        "\uff1c/score\uff1e",
+        "<\\/score>",
+    ]
 )
 label = st.sampled_from(["", "Score: ", "score=", "Final score: ", "\u8bc4\u5206\uff1a", "**Score:** "])
 suffix = st.sampled_from(["", "/10", " / 10", " out of 10", "\u5206", "/10.0", "/\uff11\uff10"])
 tail = st.sampled_from(["", "\n", "<|im_end|>", "\n```", "</answer>", "`", "</s>", "\n\nThe sign is what cost points."])
 before = st.sampled_from(
-    ["", "The car is red.\n", "<think>maybe <score>2</score></think>", "Format: <score>y</score>\n", "8/10 for color.\n```\n"]
+    [
+        "",
+        "The car is red.\n",
+        "<think>maybe <score>2</score></think>",
+        "Format: <score>y</score>\n",
+        "8/10 for color.\n```\n",
+    ]
 )
 
 
 @st.composite
 def number(draw: st.DrawFn, value: float) -> str:
-    text = draw(st.sampled_from([f"{value:.1f}", f"{value:.2f}", f"{value:g}", f"+{value:g}", f"{value:.1f}".replace(".", ",")]))
+    text = draw(
+        st.sampled_from([f"{value:.1f}", f"{value:.2f}", f"{value:g}", f"+{value:g}", f"{value:.1f}".replace(".", ",")])
+    )
     if value == int(value) and draw(st.booleans()):
         text = f"{int(value)}."
     if 0 < value < 1 and draw(st.booleans()):
@@ -69,12 +88,39 @@ def test_legitimate_renderings_round_trip(case: tuple[float, str]) -> None:
 
 digits = st.integers(0, 10).map(str)
 no_scores = st.one_of(
-    st.tuples(digits, st.sampled_from(["-", "~", " to ", "\u2013", ", ", " ", " or ", "\u81f3", "..", "\n", "; ", " and "]), digits).map("".join),
-    st.tuples(digits, st.sampled_from(["/5", "/100", "%", " out of 5", "/20", " percent", "\u2030", "/1"])).map("".join),
-    st.sampled_from(["NaN", "inf", "-inf", "true", "false", "null", "N/A", "seven", "y", "x.x", "{score}", "0-10", "7.5.0", "", "?", "\u4e03"]),
+    st.tuples(
+        digits,
+        st.sampled_from(["-", "~", " to ", "\u2013", ", ", " ", " or ", "\u81f3", "..", "\n", "; ", " and "]),
+        digits,
+    ).map("".join),
+    st.tuples(digits, st.sampled_from(["/5", "/100", "%", " out of 5", "/20", " percent", "\u2030", "/1"])).map(
+        "".join
+    ),
+    st.sampled_from(
+        [
+            "NaN",
+            "inf",
+            "-inf",
+            "true",
+            "false",
+            "null",
+            "N/A",
+            "seven",
+            "y",
+            "x.x",
+            "{score}",
+            "0-10",
+            "7.5.0",
+            "",
+            "?",
+            "\u4e03",
+        ]
+    ),
     st.integers(11, 10**9).map(str),
     st.integers(-(10**6), -1).map(str),
-    st.tuples(digits, st.sampled_from(["\u00bd", "e0", "+", "x", "abc", " stars", " because", "\u5ea6", "#"])).map("".join),
+    st.tuples(digits, st.sampled_from(["\u00bd", "e0", "+", "x", "abc", " stars", " because", "\u5ea6", "#"])).map(
+        "".join
+    ),
     st.lists(digits, min_size=2, max_size=4).map(lambda numbers: f"[{', '.join(numbers)}]"),
 )
 
@@ -94,7 +140,10 @@ def test_no_score_never_yields_a_number(
 @given(st.permutations(range(4)), st.lists(st.booleans(), min_size=4, max_size=4), st.integers(0, 4), st.booleans())
 def test_verdicts_are_ordered_by_question(order: list[int], said: list[bool], kept: int, numbered: bool) -> None:
     items = [
-        {"question": f"{place + 1}. {QUESTIONS[place]}" if numbered else QUESTIONS[place].upper(), "score": int(said[place])}
+        {
+            "question": f"{place + 1}. {QUESTIONS[place]}" if numbered else QUESTIONS[place].upper(),
+            "score": int(said[place]),
+        }
         for place in order[:kept]
     ]
     trace = parse_trace(json.dumps(items) + "\n<score>5.5</score>", QUESTIONS)
@@ -104,29 +153,106 @@ def test_verdicts_are_ordered_by_question(order: list[int], said: list[bool], ke
 
 fragments = st.sampled_from(
     [
-        *("<score>", "</score>", "<score", "score>", "<\\score>", "&lt;score&gt;", "<think>", "</think>", "\uff1cscore\uff1e", "<", ">"),
-        *("7", "7.5", "10", "0", "8/10", "11", "7-8", "-1", "7,5", "y", "N/A", "/5", "%", "\u5206", "Score: ", "**", "`", " ", "\n", ". "),
-        *("[", "]", "{", "}", '"', "'", "\\", '\\"', ":", ",", '"question": ', '"score": 1', '"score": 0', ARRAY, QUESTIONS[1]),
-        *('{"average_score": 0.5}', "example ", "Final: ", "sorry, I cannot ", "[{", "}]", "//", "```json", "<|im_end|>", "\u200b", "\ud800"),
+        *(
+            "<score>",
+            "</score>",
+            "<score",
+            "score>",
+            "<\\score>",
+            "&lt;score&gt;",
+            "<think>",
+            "</think>",
+            "\uff1cscore\uff1e",
+            "<",
+            ">",
+        ),
+        *(
+            "7",
+            "7.5",
+            "10",
+            "0",
+            "8/10",
+            "11",
+            "7-8",
+            "-1",
+            "7,5",
+            "y",
+            "N/A",
+            "/5",
+            "%",
+            "\u5206",
+            "Score: ",
+            "**",
+            "`",
+            " ",
+            "\n",
+            ". ",
+        ),
+        *(
+            "[",
+            "]",
+            "{",
+            "}",
+            '"',
+            "'",
+            "\\",
+            '\\"',
+            ":",
+            ",",
+            '"question": ',
+            '"score": 1',
+            '"score": 0',
+            ARRAY,
+            QUESTIONS[1],
+        ),
+        *(
+            '{"average_score": 0.5}',
+            "example ",
+            "Final: ",
+            "sorry, I cannot ",
+            "[{",
+            "}]",
+            "//",
+            "```json",
+            "<|im_end|>",
+            "\u200b",
+            "\ud800",
+        ),
     ]
 )
-soups = st.one_of(st.text(max_size=200), st.lists(fragments, max_size=40).map("".join), st.lists(fragments | st.text(max_size=3)).map("".join))
+soups = st.one_of(
+    st.text(max_size=200),
+    st.lists(fragments, max_size=40).map("".join),
+    st.lists(fragments | st.text(max_size=3)).map("".join),
+)
 
 
 def numbers_in_tags(text: str) -> set[float]:
     """Every number that stands, in any spelling, behind something like an opening score tag and before the next `<`."""
-    plain = text.translate({code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}).replace("&lt;", "<").replace("&gt;", ">")
+    plain = (
+        text.translate({code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)})
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+    )
     plain = re.sub("[\u200b-\u200f\u2060-\u2064\ufeff\ufe0e\ufe0f\u180e\u061c]", "", plain)
     contents = re.findall(r"<\s*score[^>]*>((?:[^<]|<(?!\s*[/\\]?\s*score))*)", plain, re.IGNORECASE)
     return {
-        float(found.replace(",", ".")) for content in contents for found in re.findall(r"[0-9]*[.,][0-9]+|[0-9]+", content)
+        float(found.replace(",", "."))
+        for content in contents
+        for found in re.findall(r"[0-9]*[.,][0-9]+|[0-9]+", content)
     }
 
 
 @settings(quick, max_examples=400)
-@given(soups, st.lists(soups | st.sampled_from(QUESTIONS), max_size=5), st.sampled_from(["stop", "length", "content_filter", ""]))
+@given(
+    soups,
+    st.lists(soups | st.sampled_from(QUESTIONS), max_size=5),
+    st.sampled_from(["stop", "length", "content_filter", ""]),
+)
 @example("<score>7", ["<score>7"], "stop")
-def test_any_text_reads_without_raising_and_scores_stand_in_the_text(text: str, questions: list[str], reason: str) -> None:
+def test_any_text_reads_without_raising_and_scores_stand_in_the_text(
+    text: str, questions: list[str], reason: str
+) -> None:
     trace = parse_trace(text, questions, reason)
     assert (trace.score is None) == (trace.failure in FAILURES)
     assert len(trace.verdicts) == len(questions)
@@ -161,22 +287,74 @@ def test_a_hostile_question_never_changes_the_score(question: str) -> None:
 
 MILLION = 1_000_000
 HOSTILE = (
-    *("<", "<score>", "<score>7", "<score>7</score>", "</score>", "<score" + " " * 60, "<score>" + "_" * 150, "a <score>N</score>"),
-    *("<think>", "</think>", "&lt;", "&lt;score&gt;", "&amp;", "\\", '\\"', '"', "'", "\u201c", "[", "{", "[{", "[[1,2],", '{"a":{'),
-    *('{"a": "', '{"question": "', '[{"question": "x', '{"score":1}', '{"k":1,', '{"question":"a b","score":1},', '"[{\\"question\\":'),
-    *('[{\\"question\\": \\"', "7", "9.", "\n", "would ", "final ", "average: ", "//", "/*", "<|", "} ", "sorry ", "\u62b1\u6b49", "\u200b"),
-    *('{"id":1,"score":1}', '{"question": "q", "score": 1}\n<score>5</score>\n', '{"question": "Is the man\'s jacket unchanged?", "score": 1}'),
+    *(
+        "<",
+        "<score>",
+        "<score>7",
+        "<score>7</score>",
+        "</score>",
+        "<score" + " " * 60,
+        "<score>" + "_" * 150,
+        "a <score>N</score>",
+    ),
+    *(
+        "<think>",
+        "</think>",
+        "&lt;",
+        "&lt;score&gt;",
+        "&amp;",
+        "\\",
+        '\\"',
+        '"',
+        "'",
+        "\u201c",
+        "[",
+        "{",
+        "[{",
+        "[[1,2],",
+        '{"a":{',
+    ),
+    *(
+        '{"a": "',
+        '{"question": "',
+        '[{"question": "x',
+        '{"score":1}',
+        '{"k":1,',
+        '{"question":"a b","score":1},',
+        '"[{\\"question\\":',
+    ),
+    *(
+        '[{\\"question\\": \\"',
+        "7",
+        "9.",
+        "\n",
+        "would ",
+        "final ",
+        "average: ",
+        "//",
+        "/*",
+        "<|",
+        "} ",
+        "sorry ",
+        "\u62b1\u6b49",
+        "\u200b",
+    ),
+    *(
+        '{"id":1,"score":1}',
+        '{"question": "q", "score": 1}\n<score>5</score>\n',
+        '{"question": "Is the man\'s jacket unchanged?", "score": 1}',
+    ),
 )
 
 
 @pytest.mark.parametrize("unit", HOSTILE, ids=lambda unit: repr(unit[:16]))
 def test_a_megabyte_of_hostile_text_takes_seconds(unit: str) -> None:
-    noise = unit * (MILLION // len(unit))
+    text = unit * (MILLION // len(unit)) + f"\n{ARRAY}\n<score>7</score>"
     started = time.process_time()
-    for text in (noise, f"{noise}\n{ARRAY}\n<score>7</score>"):
-        parse_trace(text, QUESTIONS)
-    # Quiet machines need less than a second; anything quadratic needs minutes.
-    assert time.process_time() - started < 20
+    trace = parse_trace(text, QUESTIONS)
+    # Less than a second on a quiet machine; anything quadratic needs minutes.
+    assert time.process_time() - started < 15
+    assert trace.score in (7.0, None)
 
 
 def test_dead_ends_are_walked_once() -> None:
@@ -188,7 +366,9 @@ def test_dead_ends_are_walked_once() -> None:
 
 @pytest.mark.parametrize("count", [200, 4000])
 def test_many_questions_and_items_are_aligned_in_linear_time(count: int) -> None:
-    words = random.Random(1).choices(["cat", "dog", "hat", "car", "red", "blue", "tree", "sky", "not", "left"], k=count * 6)
+    words = random.Random(1).choices(
+        ["cat", "dog", "hat", "car", "red", "blue", "tree", "sky", "not", "left"], k=count * 6
+    )
     questions = [f"Is {number} {' '.join(words[number * 6 : number * 6 + 6])}?" for number in range(count)]
     drifted = [{"question": question.replace("Is", "Was the") + " now", "score": 1} for question in questions]
     same = [{"question": questions[0], "score": 1}] * count
@@ -212,4 +392,7 @@ def test_long_hostile_questions_do_not_slow_the_reading() -> None:
 
 def test_deep_nesting_is_no_recursion() -> None:
     for opening_mark in ("[", '{"a":', "[{", '{"a":[', "<think>"):
-        assert parse_trace(opening_mark * 100_000 + f"</think>\n{ARRAY}\n<score>7</score>", QUESTIONS).score in (7.0, None)
+        assert parse_trace(opening_mark * 100_000 + f"</think>\n{ARRAY}\n<score>7</score>", QUESTIONS).score in (
+            7.0,
+            None,
+        )
