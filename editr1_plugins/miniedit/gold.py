@@ -58,7 +58,8 @@ def gold_score(task: Task, edited: Image) -> GoldScore:
 
 
 def _pixels(image: Image) -> NDArray[np.float32]:
-    return np.asarray(image.convert("RGB"), np.float32) / 255
+    pixels: NDArray[np.float32] = np.asarray(image.convert("RGB")).astype(np.float32) / np.float32(255)
+    return pixels
 
 
 def _keep(task: Task, error: NDArray[np.float32], unchanged: NDArray[np.bool_]) -> float:

@@ -105,7 +105,8 @@ def coverage(shape: Shape) -> NDArray[np.float32]:
         distance = np.maximum(np.abs(dx), np.abs(dy)) - 0.88 * r
     else:  # a triangle that points up
         distance = np.maximum(dy - 0.75 * r, (2 * np.abs(dx) - dy - 1.15 * r) / 5**0.5)
-    return np.clip(0.5 - distance, 0, 1).astype(np.float32)
+    covered: NDArray[np.float32] = np.clip(0.5 - distance, 0, 1).astype(np.float32)
+    return covered
 
 
 def render(scene: Scene) -> NDArray[np.float32]:

@@ -96,7 +96,7 @@ class EditGRPOConfig(TrainingArguments):
     def generation_batch_size(self) -> int:
         """Edits per rollout over all processes: batch x processes x steps_per_generation."""
         assert self.steps_per_generation is not None
-        return self.per_device_train_batch_size * self.world_size * self.steps_per_generation
+        return int(self.per_device_train_batch_size * self.world_size * self.steps_per_generation)
 
     @property
     def trainable_range(self) -> range:

@@ -37,9 +37,9 @@ from .advantage import Advantages, group_advantages
 from .algorithms import Objective, accumulate
 from .edit_callbacks import Bookkeeping, TrackedConfig
 from .edit_config import EditGRPOConfig, KontextGRPOConfig, QwenImageEditGRPOConfig
-from .generation import Chunk, EditSampler, Generation, derived_seed
+from .generation import Chunk, EditSampler, Generation, check_columns, derived_seed
 from .group_sampler import GroupSampler
-from .metrics import MAXIMA, Metrics, PassMetrics
+from .metrics import MAXIMA, Metrics, PassMetrics, std_within_groups
 from .policy import Policy
 from .preflight import preflight
 from .reward_call import RewardFunction, RewardFunctions
@@ -98,7 +98,7 @@ class EditGRPOTrainer(Trainer):
             raise ConfigError(f"{len(weights)} reward_weights for {len(names)} reward functions ({', '.join(names)})")
         self.reward_weights = torch.tensor(weights)
         for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
-            _check_columns(name, dataset)
+            check_columns(name, dataset)
         self.policy = Policy(self.pipe, peft_config, args.ema_decay)
         found = objective if objective is not None else resolve("algorithm", args.objective)
         self.objective: Objective[Any] = found.configured(args)
@@ -169,7 +169,7 @@ class EditGRPOTrainer(Trainer):
         """`Trainer.train`; first proves on one row that the pipeline replays exactly (`preflight`)."""
         network, checkpointing = self.policy.network, self.args.activation_checkpointing
         if checkpointing:
-            network.enable_gradient_checkpointing()  # type: ignore[operator]
+            network.enable_gradient_checkpointing()
         if self.args.preflight:
             with self.accelerator.autocast():
                 call = self.sampler.call(self.train_dataset[0], self.args.num_inference_steps)
@@ -236,7 +236,7 @@ class EditGRPOTrainer(Trainer):
             clip=self.args.advantage_clip,
         )
         self._metrics.update(self._reward_means(rewards))
-        self._metrics.add("reward_std", _std_within_groups(found.rewards, self.args.num_generations))
+        self._metrics.add("reward_std", std_within_groups(found.rewards, self.args.num_generations))
         self._metrics.add("frac_reward_zero_std", found.frac_reward_zero_std)
         return found
 
@@ -365,16 +365,23 @@ class KontextGRPOTrainer(EditGRPOTrainer):
     )
 
     def __init__(
-        self, model: Any, reward_funcs: Any, *args: Any, peft_config: LoraConfig | str | None = "recipe", **kwargs: Any
+        self,
+        model: Any,
+        reward_funcs: RewardFunction | Sequence[RewardFunction],
+        args: EditGRPOConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        peft_config: LoraConfig | str | None = "recipe",
+        **more: Any,
     ) -> None:
-        """`peft_config="recipe"` is the published LoRA; None trains the whole transformer."""
+        """As `EditGRPOTrainer`; `peft_config="recipe"` is the published LoRA, None trains the whole transformer."""
         if isinstance(peft_config, str):
             if peft_config != "recipe":
                 raise ConfigError(f"peft_config={peft_config!r}: a LoraConfig, None or 'recipe'")
             peft_config = LoraConfig(
                 r=64, lora_alpha=128, init_lora_weights="gaussian", target_modules=list(self.lora_targets)
             )
-        super().__init__(model, reward_funcs, *args, peft_config=peft_config, **kwargs)
+        super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, peft_config, **more)
 
 
 class QwenImageEditGRPOTrainer(KontextGRPOTrainer):
@@ -390,21 +397,3 @@ class QwenImageEditGRPOTrainer(KontextGRPOTrainer):
 
 def _rows_as_they_are(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
-
-
-def _std_within_groups(rewards: Tensor, size: int) -> float:
-    """Mean over groups of the standard deviation of their scored rewards; NaN where no group has two."""
-    scored = [group[~group.isnan()] for group in rewards.view(-1, size)]
-    stds = [group.std() for group in scored if len(group) > 1]
-    return torch.stack(stds).mean().item() if stds else float("nan")
-
-
-def _check_columns(name: str, dataset: Any) -> None:
-    if isinstance(dataset, dict):
-        for key, part in dataset.items():
-            _check_columns(f"{name}[{key!r}]", part)
-        return
-    columns = getattr(dataset, "column_names", None)
-    missing = [column for column in ("image", "prompt") if columns is not None and column not in columns]
-    if missing:
-        raise DataError(f"{name} has no column {' and no '.join(missing)}; it has {', '.join(columns)}")

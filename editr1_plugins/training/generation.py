@@ -24,7 +24,7 @@ from .edit_config import EditGRPOConfig
 from .rollout import Rollout, record
 from .tape import EncoderTape
 
-__all__ = ["Chunk", "EditSampler", "Generation", "derived_seed"]
+__all__ = ["Chunk", "EditSampler", "Generation", "check_columns", "derived_seed"]
 
 _Row = Mapping[str, Any]
 
@@ -33,6 +33,22 @@ def derived_seed(*parts: int | str) -> int:
     """A seed in 0..2**32 - 1 that is a function of `parts` alone."""
     text = "/".join(map(str, parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4, person=b"editr1 seed").digest(), "little")
+
+
+def check_columns(name: str, dataset: Any) -> None:
+    """Refuse a dataset (or a dict of them), called `name` in the message, without the columns an edit trainer reads.
+
+    Raises:
+        DataError: `image` or `prompt` is missing.
+    """
+    if isinstance(dataset, dict):
+        for key, part in dataset.items():
+            check_columns(f"{name}[{key!r}]", part)
+        return
+    columns = getattr(dataset, "column_names", None) or ("image", "prompt")  # a plain list of rows tells none
+    missing = [column for column in ("image", "prompt") if column not in columns]
+    if missing:
+        raise DataError(f"{name} has no column {' and no '.join(missing)}; it has {', '.join(columns)}")
 
 
 @dataclass

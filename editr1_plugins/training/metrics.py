@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["MAXIMA", "Metrics", "PassMetrics"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["MAXIMA", "Metrics", "PassMetrics", "std_within_groups"]
 
 #: Metrics whose largest value is logged.
 MAXIMA: Final = frozenset({"ratio_error"})
@@ -43,3 +46,10 @@ class PassMetrics:
     def add(self, chunk: Mapping[str, float], share: float) -> None:
         for name, value in chunk.items():
             self.values[name] = max(self.values[name], value) if name in MAXIMA else self.values[name] + share * value
+
+
+def std_within_groups(rewards: Tensor, size: int) -> float:
+    """Mean over groups of the standard deviation of their scored rewards; NaN where no group has two."""
+    scored = [group[~group.isnan()] for group in rewards.view(-1, size)]
+    stds = [group.std().item() for group in scored if len(group) > 1]
+    return sum(stds) / len(stds) if stds else math.nan

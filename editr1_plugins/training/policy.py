@@ -42,7 +42,7 @@ class Policy:
         self.part = next((name for name in ("transformer", "unet") if getattr(pipe, name, None) is not None), "")
         if not self.part:
             raise ConfigError(f"{type(pipe).__name__} has no transformer (or unet) to train")
-        self.network: nn.Module = getattr(pipe, self.part)
+        self.network: Any = getattr(pipe, self.part)  # a diffusers ModelMixin with PEFT mixed in
         for component in pipe.components.values():
             if isinstance(component, nn.Module):
                 component.requires_grad_(False).eval()
@@ -50,7 +50,7 @@ class Policy:
         if present and peft_config is not None:
             raise ConfigError("the transformer has an adapter already; pass peft_config=None to train on with it")
         if peft_config is not None:
-            self.network.add_adapter(peft_config)  # type: ignore[operator]
+            self.network.add_adapter(peft_config)
         self.uses_lora = present or peft_config is not None
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_("lora_" in name if self.uses_lora else True)
@@ -84,16 +84,15 @@ class Policy:
         """Write the (averaged) weights: a LoRA as `pipe.load_lora_weights` reads it, else the transformer's folder."""
         with self.averaged():
             if not self.uses_lora:
-                self.network.save_pretrained(Path(folder) / self.part)  # type: ignore[operator]
+                self.network.save_pretrained(Path(folder) / self.part)
             elif hasattr(self.pipe, "save_lora_weights"):
-                adapter = self.network.peft_config["default"]  # type: ignore[index]
                 self.pipe.save_lora_weights(
                     folder,
                     **{f"{self.part}_lora_layers": self._adapter_state()},
-                    **{f"{self.part}_lora_adapter_metadata": adapter.to_dict()},
+                    **{f"{self.part}_lora_adapter_metadata": self.network.peft_config["default"].to_dict()},
                 )
             else:
-                self.network.save_lora_adapter(folder)  # type: ignore[operator]
+                self.network.save_lora_adapter(folder)
 
     def load(self, folder: str | os.PathLike[str]) -> None:
         """Read back what `save` wrote; with an average, weights and average are both set to it.
@@ -113,7 +112,7 @@ class Policy:
                 raise DataError(
                     f"no folder {self.part!r} in {folder}: it is not a checkpoint of a full fine-tuning run"
                 )
-            self.network.load_state_dict(type(self.network).from_pretrained(path).state_dict())  # type: ignore[attr-defined]
+            self.network.load_state_dict(type(self.network).from_pretrained(path).state_dict())
         if self.ema is not None:
             self.ema.shadow_params = [parameter.detach().clone() for parameter in self.parameters]
 

@@ -31,7 +31,7 @@ class RewardFunctions:
     """
 
     def __init__(self, functions: RewardFunction | Sequence[RewardFunction]) -> None:
-        self.functions = list(functions) if isinstance(functions, (list, tuple)) else [functions]
+        self.functions: list[Any] = list(functions) if isinstance(functions, (list, tuple)) else [functions]
         if not self.functions:
             raise ConfigError("reward_funcs is empty: give at least one callable, e.g. EditRRMReward()")
         for function in self.functions:
