@@ -53,7 +53,7 @@ def test_gold_orders_edits_of_every_task() -> None:
         assert 4.5 < half < 5.5
         assert gold_score(task, draw(task.scene)).score < 0.5
         assert gold_score(task, to_image(rng.random(source.shape))).score < 0.5
-        assert gold_score(task, draw(task.goal).filter(ImageFilter.GaussianBlur(0.7))).score > half
+        assert gold_score(task, draw(task.goal).filter(ImageFilter.GaussianBlur(0.4))).score > half
 
 
 def test_gold_punishes_a_lost_neighbour() -> None:
