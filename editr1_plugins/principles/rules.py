@@ -159,7 +159,8 @@ def _others_kept(touched: str) -> list[Ask]:
 
 def _ground_kept(changes: Sequence[Change]) -> list[Ask]:
     if any(change.operation == "background" for change in changes):
-        return [Ask(kind="nothing_new")]
+        new = _list_of(_subject(change) for change in changes if change.operation in {"add", "text_added"})
+        return [Ask(kind="nothing_new_but", what=new) if new else Ask(kind="nothing_new")]
     areas = _list_of(_subject(change) for change in changes)
     return [Ask(kind="ground_kept_but", what=areas)]
 

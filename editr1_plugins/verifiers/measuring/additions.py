@@ -12,12 +12,11 @@ from editr1_plugins.principles.phrases import Ask, bare_noun
 from editr1_plugins.principles.words import PLACES, SHAPES, Thing, read_thing
 from editr1_plugins.verifiers.measuring.colours import credit, goals, rivals_of
 from editr1_plugins.verifiers.measuring.comparison import Comparison, Finding, unmeasured
-from editr1_plugins.verifiers.measuring.objects import form_degree
 from editr1_plugins.verifiers.measuring.pixels import Array, Mask, components, dilate, length, rise
 from editr1_plugins.verifiers.measuring.scene import Scene
-from editr1_plugins.verifiers.measuring.shapes import Fit, best_fit, fit_shapes
+from editr1_plugins.verifiers.measuring.shapes import Fit, best_fit, fit_shapes, form_degree
 
-__all__ = ["added", "place_mask", "zone_of_added"]
+__all__ = ["added", "place_mask", "zone_of_added", "zone_of_all_added"]
 
 _FAINT: Final = 0.08  # coverage under which a pixel is background
 _OPACITY: Final = (0.10, 0.85)  # mean opacity of "nothing there" and of "solid"
@@ -122,3 +121,12 @@ def zone_of_added(pair: Comparison, scene: Scene, noun: str, place: str) -> Mask
         return np.zeros(scene.open.shape, bool)
     coverage = _coverage(pair, scene, thing)
     return dilate((coverage > 0.3) & place_mask(place, coverage.shape), 2)
+
+
+def zone_of_all_added(pair: Comparison, scene: Scene) -> Mask:
+    """Where any object lies that one of the questions says was to be added: (H, W)."""
+    mask = np.zeros(scene.open.shape, bool)
+    for ask in pair.asks:
+        if ask.kind == "added":
+            mask |= zone_of_added(pair, scene, ask.value, pair.place_of(ask.value))
+    return mask

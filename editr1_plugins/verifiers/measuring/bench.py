@@ -34,7 +34,7 @@ _OBJECT_MEASURES: Final[dict[str, Callable[[Comparison, Ask], Finding]]] = {
     **dict.fromkeys(("added", "added_at", "added_shape", "added_solid"), additions.added),
     **dict.fromkeys(("others_colour", "others_colour_but", "others_form", "others_form_but"), keep.others_kept),
     **dict.fromkeys(("ground_kept", "ground_kept_but"), keep.ground_kept),
-    "nothing_new": keep.nothing_new,
+    **dict.fromkeys(("nothing_new", "nothing_new_but"), keep.nothing_new),
     "form_kept": keep.form_kept,
     **dict.fromkeys(("place_kept", "colour_kept"), keep.replacement_kept),
 }

@@ -10,6 +10,8 @@ from typing import Final, TypeVar, cast
 import numpy as np
 
 from editr1_plugins.principles.phrases import Ask, bare_noun, read_list
+from editr1_plugins.principles.words import colour_name
+from editr1_plugins.verifiers.measuring.colours import goals
 from editr1_plugins.verifiers.measuring.pixels import Array, Mask
 from editr1_plugins.verifiers.measuring.scene import Region, Scene
 
@@ -54,13 +56,15 @@ class Comparison:
         return np.median(self.edited[scene.open], axis=0) if scene.open.any() else scene.ground
 
     @cached_property
-    def ground_changes(self) -> bool:
-        return any(ask.kind == "colour" and ask.what == GROUND for ask in self.asks)
+    def ground_goals(self) -> tuple[Array, ...]:
+        """RGB of what the background is to become, for all examples of the colour asked for; () when it is to stay."""
+        asked = (colour_name(ask.value) for ask in self.asks if ask.kind == "colour" and ask.what == GROUND)
+        return tuple(goal for colour in asked if colour for goal in goals(colour))
 
     @property
     def wanted_ground(self) -> Array:
         """RGB of the background behind what is removed: the source's, unless the background is to change."""
-        return self.new_ground if self.ground_changes else self.flat.ground
+        return self.new_ground if self.ground_goals else self.flat.ground
 
     @property
     def flat(self) -> Scene:

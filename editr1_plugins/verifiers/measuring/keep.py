@@ -12,7 +12,7 @@ import numpy as np
 
 from editr1_plugins.principles.phrases import Ask, read_list
 from editr1_plugins.principles.words import place_name
-from editr1_plugins.verifiers.measuring.additions import zone_of_added
+from editr1_plugins.verifiers.measuring.additions import zone_of_added, zone_of_all_added
 from editr1_plugins.verifiers.measuring.colours import name_of
 from editr1_plugins.verifiers.measuring.comparison import Comparison, Finding, unmeasured
 from editr1_plugins.verifiers.measuring.objects import new_coverage
@@ -70,12 +70,14 @@ def _colour_of(pair: Comparison, region: Region) -> _Measured:
 def _form_of(pair: Comparison, region: Region) -> _Measured:
     top, left, bottom, right = region.box
     window = slice(top, bottom), slice(left, right)
-    way = pair.edited[region.inside].mean(0) - pair.new_ground
+    ring = region.ring & pair.flat.open
+    ground = np.median(pair.edited[ring], axis=0) if ring.any() else pair.new_ground
+    way = pair.edited[region.inside].mean(0) - ground
     square = float(way @ way)
     if square < _SEEN**2:
-        hidden = length(region.colour - pair.new_ground) < _SEEN  # it kept its colour, the background took it on
+        hidden = length(region.colour - ground) < _SEEN  # it kept its colour, the background took it on
         return (None if hidden else 0.0), f"{_name(region)}: not to be told from the background"
-    now = np.clip((pair.edited[window] - pair.new_ground) @ way / square, 0, 1) * region.zone[window]
+    now = np.clip((pair.edited[window] - ground) @ way / square, 0, 1) * region.zone[window]
     changed = _form_change(now, region.alpha[window])
     return soft(changed, *_FORM), f"{_name(region)}: {changed:.2f} of its form changed"
 
@@ -176,8 +178,12 @@ def nothing_new(pair: Comparison, ask: Ask) -> Finding:
         return unmeasured(pair.regions("the object")[1])
     if not scene.open.any():
         return unmeasured("the source shows no open background")
-    now, way = pair.edited[scene.open], pair.new_ground - scene.ground
-    share = np.clip((now - scene.ground) @ way / max(float(way @ way), 1e-6), 0, 1)
+    now = pair.edited[scene.open & ~zone_of_all_added(pair, scene)]
+    beside = np.full(len(now), np.inf)
     # Old background that is left is no new thing: that is for the Follow principles.
-    stray = float((distance(now, scene.ground + share[:, None] * way) > _VISIBLE).mean())
+    for end in (*pair.ground_goals, pair.new_ground):
+        way = end - scene.ground
+        share = np.clip((now - scene.ground) @ way / max(float(way @ way), 1e-6), 0, 1)
+        beside = np.minimum(beside, distance(now, scene.ground + share[:, None] * way))
+    stray = float((beside > _VISIBLE).mean()) if len(now) else 0.0
     return Finding(degree=soft(stray, *_SHARE), reason=f"{stray:.3f} of the background shows something new")

@@ -5,6 +5,7 @@ Every measure compares the two images, so an untouched copy earns exactly 0, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -13,20 +14,19 @@ import numpy as np
 
 from editr1_plugins.principles.phrases import Ask
 from editr1_plugins.principles.words import SHAPES, Thing, colour_name, read_thing
+from editr1_plugins.verifiers.measuring.additions import zone_of_all_added
 from editr1_plugins.verifiers.measuring.colours import credit, examples, goals, is_named, name_of, rivals_of
 from editr1_plugins.verifiers.measuring.comparison import GROUND, Comparison, Finding, unmeasured
-from editr1_plugins.verifiers.measuring.pixels import Array, Mask, distance, drop, length, rise
+from editr1_plugins.verifiers.measuring.pixels import Array, Mask, distance, length, rise
 from editr1_plugins.verifiers.measuring.scene import Region
-from editr1_plugins.verifiers.measuring.shapes import Fit, best_fit, fit_shapes, margin
+from editr1_plugins.verifiers.measuring.shapes import Fit, best_fit, fit_shapes, form_degree
 
-__all__ = ["becomes", "form_degree", "grade", "new_coverage", "recoloured", "removed"]
+__all__ = ["becomes", "grade", "new_coverage", "recoloured", "removed"]
 
 _STARTED, _DONE = 0.10, 0.86  # mean credit at which a change begins to count, and from which it counts as made
 _ALREADY: Final = 0.25  # RGB distance to a colour up to which the source has it already
 _CHANGED: Final = 0.08  # RGB distance (rms) from which a pixel has changed
 _VISIBLE: Final = 0.12  # RGB distance from the background from which an object can be seen
-_MARGIN: Final = (-0.25, 0.30)  # shape margin of "clearly another shape" and of "clearly this shape"
-_MISFIT: Final = (0.30, 0.60)  # shape error of "clearly this shape" and of "no such shape"
 
 
 def grade(credits: Array) -> float:
@@ -43,6 +43,13 @@ def _of_changed(credits: Array, now: Array, was: Array) -> float:
     """The grade of the pixels that changed at all; 0 when next to none did."""
     changed = distance(now, was) > _CHANGED
     return grade(credits[changed]) if changed.mean() > 0.05 else 0.0
+
+
+def _mean(found: Sequence[Finding]) -> Finding:
+    """Of several things that were to change alike, half of them changed is half of the change."""
+    degrees = [finding.degree for finding in found if finding.degree is not None]
+    words = "; ".join(finding.reason for finding in found)
+    return Finding(degree=float(np.mean(degrees)), reason=words) if len(degrees) == len(found) else unmeasured(words)
 
 
 # --- recolour ---------------------------------------------------------------------------------------------------------
@@ -72,7 +79,7 @@ def recoloured(pair: Comparison, ask: Ask) -> Finding:
             degrees.append(_of_changed(credits, now, was))
         seen = name_of(np.median(now, axis=0))
         words.append(f"its colour is {seen} now; {float((credits > 0.6).mean()):.2f} of its pixels are {colour}")
-    return Finding(degree=min(degrees), reason="; ".join(words))
+    return Finding(degree=float(np.mean(degrees)), reason="; ".join(words))
 
 
 def _towards(pair: Comparison, colour: str, now: Array, was: Array, is_ground: bool) -> Array:
@@ -89,8 +96,8 @@ def _areas(pair: Comparison, what: str) -> tuple[list[tuple[Mask, Array]], str]:
         return [(region.inside, region.colour) for region in regions], reason
     if pair.scene is None:
         return [], "the background of an image that is no flat scene cannot be told from the rest without a model"
-    scene = pair.scene
-    return ([(scene.open, scene.ground)], "") if scene.open.any() else ([], "the source shows no open background")
+    area = pair.scene.open & ~zone_of_all_added(pair, pair.scene)
+    return ([(area, pair.scene.ground)], "") if area.any() else ([], "the source shows no open background")
 
 
 # --- remove -----------------------------------------------------------------------------------------------------------
@@ -101,8 +108,7 @@ def removed(pair: Comparison, ask: Ask) -> Finding:
     regions, reason = pair.regions(ask.what)
     if not regions:
         return unmeasured(reason)
-    found = [_removed(pair, region, ask.kind) for region in regions]
-    return min(found, key=lambda finding: -1.0 if finding.degree is None else finding.degree)
+    return _mean([_removed(pair, region, ask.kind) for region in regions])
 
 
 def _removed(pair: Comparison, region: Region, kind: str) -> Finding:
@@ -169,8 +175,7 @@ def becomes(pair: Comparison, ask: Ask) -> Finding:
     regions, reason = pair.regions(ask.what)
     if not regions:
         return unmeasured(reason)
-    found = [_became(pair, region, wanted, ask.kind) for region in regions]
-    return min(found, key=lambda finding: -1.0 if finding.degree is None else finding.degree)
+    return _mean([_became(pair, region, wanted, ask.kind) for region in regions])
 
 
 def _became(pair: Comparison, region: Region, wanted: Thing, kind: str) -> Finding:
@@ -217,8 +222,3 @@ def _reshape(pair: Comparison, region: Region, wanted: str) -> _Reshape:
     way = fits[wanted].template - was
     share = float((change * way).sum()) / max(float((way * way).sum()), 1e-6)
     return _Reshape(share=rise(share, _STARTED, _DONE), fits=fits)
-
-
-def form_degree(fits: dict[str, Fit], shape: str, rivals: list[str]) -> float:
-    """How clearly a patch is `shape` and none of `rivals`."""
-    return min(rise(margin(fits, shape, rivals), *_MARGIN), drop(fits[shape].error, *_MISFIT))

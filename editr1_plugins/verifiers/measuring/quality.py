@@ -7,12 +7,13 @@ from typing import Final
 import numpy as np
 
 from editr1_plugins.verifiers.measuring.comparison import Finding, unmeasured
-from editr1_plugins.verifiers.measuring.pixels import Array, drop, luma, rise
+from editr1_plugins.verifiers.measuring.pixels import Array, drop, rise
 
 __all__ = ["borders", "clean", "framed", "noise_level", "sharp", "sharpness"]
 
-_EDGE: Final = 0.12  # luma range within 7x7 pixels that makes an edge
-_SHARP: Final = (0.45, 0.85)  # edge steepness relative to the source
+_EDGE: Final = 0.30  # range, summed over the channels, within 7x7 pixels that makes an edge
+_LEAST_EDGES: Final = 8  # pixels of edge
+_SHARP: Final = (0.25, 0.85)  # edge steepness relative to the source
 _NOISE: Final = (0.012, 0.055)  # deviation from the local median, beyond the source's
 _ALL_NOISE: Final = 0.15  # deviation from the local median of an image that is nothing but noise
 _SPECKLE: Final = (0.02, 0.10)  # share of pixels that stand out from their neighbours, beyond the source's
@@ -30,27 +31,25 @@ def sharpness(pixels: Array) -> tuple[float, int]:
 
     The same measure for any content: what is blurred is the edges that are there, not their number.
     """
-    grey = luma(pixels)
-    if min(grey.shape) < 7:
+    if min(pixels.shape[:2]) < 7:
         return 1.0, 0
-    low, high = _extreme(grey, np.minimum), _extreme(grey, np.maximum)
-    near = (high - low)[2:-2, 2:-2]
-    far = _extreme(_extreme(high, np.maximum), np.maximum) - _extreme(_extreme(low, np.minimum), np.minimum)
-    # Only the middle of an edge: beside it the wide window sees the edge and the small one does not.
-    middle = (far > _EDGE) & (near >= 0.25 * far)
+    low, high = _extreme(pixels, np.minimum), _extreme(pixels, np.maximum)
+    near = (high - low)[2:-2, 2:-2].sum(-1)
+    far = (_extreme(_extreme(high, np.maximum), np.maximum) - _extreme(_extreme(low, np.minimum), np.minimum)).sum(-1)
+    # Only strong edges, and only their middle: beside it the wide window sees the edge and the small one does not.
+    middle = (far > max(_EDGE, 0.5 * float(far.max()))) & (near >= 0.25 * far)
     if not middle.any():
         return 1.0, 0
-    ratio = near[middle] / far[middle]
-    return float(np.quantile(ratio, 0.75)), int(middle.sum())
+    return float(np.quantile(near[middle] / far[middle], 0.75)), int(middle.sum())
 
 
 def sharp(source: tuple[float, int], edited: tuple[float, int], noise: float) -> Finding:
     """Kind `sharp`, from both images' `sharpness` and the edited image's noise, under which there is nothing sharp."""
     if noise > _ALL_NOISE:
         return Finding(degree=0.0, reason=f"noise of {noise:.2f} hides what edges there are")
-    if not source[1]:
+    if source[1] < _LEAST_EDGES:
         return unmeasured("the source has no edges to compare with")
-    if edited[1] < 4:
+    if edited[1] < _LEAST_EDGES:
         return unmeasured("the edited image has no edges whose sharpness could be measured")
     ratio = edited[0] / source[0]
     return Finding(degree=float(rise(ratio, *_SHARP)), reason=f"edges are {ratio:.2f} times as steep as in the source")

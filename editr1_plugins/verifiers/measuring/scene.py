@@ -41,6 +41,11 @@ class Region:
     shape: str
 
     @cached_property
+    def ring(self) -> Mask:
+        """The background next to it."""
+        return dilate(self.zone, 2) & ~self.zone
+
+    @cached_property
     def inside(self) -> Mask:
         """Where its own colour is to be seen."""
         return self.core if self.core.sum() >= 4 else self.alpha > 0.5
@@ -158,7 +163,8 @@ def _erode(mask: Mask) -> Mask:
 
 
 def _region(pixels: Array, mask: Mask, taken: Array, ground: Array) -> Region:
-    zone = dilate(mask, 2) & ((taken == 0) | mask)
+    # An edge may be a few pixels wide in a small image that was enlarged.
+    zone = dilate(mask, max(2, round(max(mask.shape) / 24))) & ((taken == 0) | mask)
     inner = pixels[mask]
     middle = np.median(inner, axis=0)
     colour = inner[np.linalg.norm(inner - middle, axis=-1) < _SAME_COLOUR].mean(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -9,24 +10,31 @@ from typing import Final
 import numpy as np
 
 from editr1_plugins.principles.words import SHAPES
-from editr1_plugins.verifiers.measuring.pixels import Array
+from editr1_plugins.verifiers.measuring.pixels import Array, drop, rise
 
-__all__ = ["Fit", "best_fit", "classify", "fit_shapes", "margin"]
+__all__ = ["Fit", "best_fit", "classify", "fit_shapes", "form_degree", "margin"]
 
 #: Pixels over which an outline fades: a blurred edge must not read as another shape. (2, 1, 1, 1) for broadcasting.
 _EDGE_WIDTHS: Final = np.array([1.0, 2.2], np.float32).reshape(2, 1, 1, 1)
 _LEAST_AREA: Final = 3.0
 _LEAST_MARGIN: Final = 0.12
+_MARGIN: Final = (-0.25, 0.30)  # shape margin of "clearly another shape" and of "clearly this shape"
+_MISFIT: Final = (0.30, 0.60)  # shape error of "clearly this shape" and of "no such shape"
+_STRETCHED: Final = (0.35, 0.90)  # log aspect of "not stretched" and of "no longer that shape"
 _CLEAR: Final = 0.30  # largest error at which a shape is recognised at all
-_ASPECTS: Final = (0.55, 1.8)  # width over height of what still counts as a circle, square or triangle
+_ASPECTS: Final = (0.3, 3.3)  # width over height beyond which a patch is a line, not a shape
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fit:
-    """The best template of one shape: `error` is its mean absolute difference over the patch's area, 0 = perfect."""
+    """The best template of one shape: `error` is its mean absolute difference over the patch's area, 0 = perfect.
+
+    The template has the patch's own `aspect`, width over height; 1 is that of a true circle or square.
+    """
 
     error: float
     template: Array
+    aspect: float = 1.0
 
 
 def fit_shapes(coverage: Array) -> dict[str, Fit]:
@@ -58,7 +66,7 @@ def fit_shapes(coverage: Array) -> dict[str, Fit]:
     for option, shape in enumerate(("circle", "square", "triangle", "triangle")):
         error = float(errors[best[option], option])
         if shape not in fits or error < fits[shape].error:
-            fits[shape] = Fit(error=error, template=templates[best[option], option])
+            fits[shape] = Fit(error=error, template=templates[best[option], option], aspect=aspect)
     return fits
 
 
@@ -92,6 +100,13 @@ def margin(fits: dict[str, Fit], shape: str, others: Iterable[str]) -> float:
     return (rival - own) / max(rival + own, 1e-6)
 
 
+def form_degree(fits: dict[str, Fit], shape: str, rivals: Iterable[str]) -> float:
+    """How clearly a patch is `shape` (0..1), well drawn and none of `rivals`."""
+    fit = fits[shape]
+    drawn = drop(fit.error, *_MISFIT) * drop(abs(math.log(fit.aspect)), *_STRETCHED)
+    return min(rise(margin(fits, shape, rivals), *_MARGIN), drawn)
+
+
 def best_fit(fits: dict[str, Fit]) -> str:
     return min(fits, key=lambda shape: fits[shape].error)
 
@@ -100,5 +115,9 @@ def classify(coverage: Array) -> str:
     """The shape's name, or "" when none of the known ones fits clearly."""
     fits = fit_shapes(coverage)
     best = best_fit(fits)
-    clear = fits[best].error < _CLEAR and margin(fits, best, [shape for shape in fits if shape != best]) > _LEAST_MARGIN
+    clear = (
+        fits[best].error < _CLEAR
+        and abs(math.log(fits[best].aspect)) < _STRETCHED[1]
+        and margin(fits, best, [shape for shape in fits if shape != best]) > _LEAST_MARGIN
+    )
     return best if clear else ""

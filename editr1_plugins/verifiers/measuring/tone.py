@@ -21,6 +21,7 @@ __all__ = ["ToneChange", "tone", "tone_kept"]
 
 _BLOCKS: Final = 8  # blocks a side for what must hold everywhere
 _SAME_CONTENT: Final = (0.55, 0.85)  # share of the edited image's variation that one colour map explains
+_PLAIN: Final = 0.005  # deviation of luma under which an image is one plain area
 _LEAST_VARIATION: Final = 0.15  # of the source's variation: below, the content is washed out
 #: What makes a clear change: log ratio of light, red minus blue over luma of grey, log ratio of saturation.
 _CLEAR: Final = {"light": 0.16, "warmth": 0.15, "chroma": 0.24}
@@ -40,12 +41,12 @@ class ToneChange:
     @cached_property
     def content(self) -> float:
         """0..1: how surely the edited image shows the source's content, under any one map of colours."""
-        was, now = self.source.reshape(-1, 3).astype(np.float64), luma(self.edited).ravel().astype(np.float64)
-        variation = float(now.std()) / max(float(luma(self.source).std()), 1e-6)
-        if variation < _LEAST_VARIATION or not self.residual.size:
+        was, now = float(luma(self.source).std()), float(luma(self.edited).std())
+        if was < _PLAIN:  # a plain image has no content but being plain
+            return drop(now, 2 * _PLAIN, 8 * _PLAIN)
+        if now < _LEAST_VARIATION * was:
             return 0.0
-        explained = 1 - float((self.residual**2).mean()) / max(float(now.var()), 1e-9)
-        return float(rise(explained, *_SAME_CONTENT)) if len(was) > 40 else 0.0
+        return rise(1 - float((self.residual**2).mean()) / now**2, *_SAME_CONTENT)
 
     @cached_property
     def residual(self) -> Array:
