@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from editr1_plugins.miniedit.demo_run import DemoSettings, held_out_tasks, run_arm
+from editr1_plugins.miniedit.demo_run import DemoSettings, run_arm, shown_tasks
 from editr1_plugins.miniedit.world import draw
 
 __all__ = ["run_demo", "summarise"]
@@ -43,17 +43,17 @@ def run_demo(
     summary = summarise(runs, settings)
     (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     curve(output / "curve.png", runs)
-    tasks = held_out_tasks(settings)
+    tasks = shown_tasks(settings)
     first, last = (runs[0]["trained"][when] for when in ("first", "last"))
     rows = [
         (draw(task.scene), draw(task.goal), before, after)
-        for task, before, after in zip(tasks, first["images"], last["images"], strict=False)
+        for task, before, after in zip(tasks, first["images"], last["images"], strict=True)
     ]
     captions = [
         f"{task.instruction}   {before:.1f} → {after:.1f}"
         for task, before, after in zip(tasks, first["scores"], last["scores"], strict=True)
     ]
-    before_after(output / "before_after.png", rows, captions[: len(rows)])
+    before_after(output / "before_after.png", rows, captions)
     return summary
 
 

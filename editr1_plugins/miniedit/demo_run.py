@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
 from peft import LoraConfig
@@ -22,7 +22,7 @@ from editr1_plugins.training.edit_grpo import KontextGRPOConfig, KontextGRPOTrai
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["DemoSettings", "held_out_tasks", "run_arm"]
+__all__ = ["DemoSettings", "held_out_tasks", "run_arm", "shown_tasks"]
 
 _HELD_OUT_SEED: Final = 31_337
 _SHOWN: Final = 12  # edits that are kept as pictures
@@ -59,6 +59,14 @@ def held_out_tasks(settings: DemoSettings) -> list[Task]:
     return split_tasks(settings.held_out, seed=_HELD_OUT_SEED, held_out=True)
 
 
+def shown_tasks(settings: DemoSettings) -> list[Task]:
+    """The first held-out tasks with different instructions, for the picture."""
+    first: dict[str, Task] = {}
+    for task in held_out_tasks(settings):
+        first.setdefault(task.instruction, task)
+    return list(first.values())[:_SHOWN]
+
+
 def run_arm(
     arm: Literal["trained", "control"],
     seed: int,
@@ -70,8 +78,8 @@ def run_arm(
     """One run, on one thread; the trained LoRA is stored in the folder `lora`, if given.
 
     Returns:
-        `heldout` and `reward`: lists of [update, value]; `first` and `last`: `scores` of all held-out edits before and
-        after, and `images` of some of them.
+        `heldout` and `reward`: lists of [update, value]; `first` and `last`: `scores` and `images` of the `shown_tasks`
+        before and after.
     """
     torch.set_num_threads(1)
     pipe, gold = load_pipeline(settings.weights), _GoldMeasure(settings)
@@ -99,10 +107,10 @@ def run_arm(
         if lora is not None:
             trainer.policy.save(lora)
     return {
-        "heldout": [[update, round(sum(scores) / len(scores), 4)] for update, scores, _ in gold.measured],
+        "heldout": [[update, round(sum(found.scores) / len(found.scores), 4)] for update, found in gold.measured],
         "reward": [[logs["step"], logs["reward"]] for logs in trainer.state.log_history if "reward" in logs],
-        "first": dict(zip(("scores", "images"), gold.measured[0][1:], strict=True)),
-        "last": dict(zip(("scores", "images"), gold.measured[-1][1:], strict=True)),
+        "first": gold.measured[0][1].shown(),
+        "last": gold.measured[-1][1].shown(),
     }
 
 
@@ -156,13 +164,22 @@ class _RewardBar(ProgressCallback):
             self.training_bar.set_postfix(reward=f"{logs['reward']:.2f}")
 
 
+class _Snapshot(NamedTuple):
+    scores: list[float]
+    shown_scores: list[float]
+    shown_images: list[Image]
+
+    def shown(self) -> dict[str, Any]:
+        return {"scores": self.shown_scores, "images": self.shown_images}
+
+
 class _GoldMeasure(TrainerCallback):
     """Measures the held-out tasks before, every so many updates, and after."""
 
     def __init__(self, settings: DemoSettings) -> None:
         self.settings, self.tasks = settings, held_out_tasks(settings)
         self.pipe: Any = None
-        self.measured: list[tuple[int, list[float], list[Image]]] = []
+        self.measured: list[tuple[int, _Snapshot]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._measure(0)
@@ -180,4 +197,5 @@ class _GoldMeasure(TrainerCallback):
             **CALL,
         ).images
         scores = [gold_score(task, image).score for task, image in zip(self.tasks, images, strict=True)]
-        self.measured.append((update, scores, images[:_SHOWN]))
+        shown = [self.tasks.index(task) for task in shown_tasks(self.settings)]
+        self.measured.append((update, _Snapshot(scores, [scores[i] for i in shown], [images[i] for i in shown])))
