@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from editr1_plugins.backends.chat import ChatRequest
+from editr1_plugins.backends.control_tokens import inert
 from editr1_plugins.backends.image_only import load_processor
 from editr1_plugins.backends.model_files import ModelFolder
 from editr1_plugins.backends.shared_prefix import SHARING, EncodedPrompt
@@ -111,8 +112,9 @@ class LocalModel:
     def encode(self, request: ChatRequest) -> EncodedPrompt:
         """A request as the model reads it, on the CPU; no control token comes from the request's text.
 
-        The chat template writes the control tokens; those spelt in the text are encoded as the characters they consist
-        of (`sanitize_control_tokens` of transformers, which uses `split_special_tokens`).
+        The chat template writes the control tokens. In the text, known spellings are made `inert`, as they are for a
+        server; whatever else this tokenizer takes for control is encoded as the characters it consists of
+        (`sanitize_control_tokens` of transformers, which uses `split_special_tokens`).
 
         Raises:
             ImageError: a broken image.
@@ -230,6 +232,5 @@ def _check_template(processor: Any, recipe: Recipe) -> bool:
 
 def _part(part: str | Image) -> dict[str, Any]:
     if isinstance(part, str):
-        # Tokenizers refuse lone surrogates.
-        return {"type": "text", "text": part.encode("utf-8", "replace").decode("utf-8")}
+        return {"type": "text", "text": inert(part)}
     return {"type": "image", "image": read_image(part)}

@@ -100,11 +100,11 @@ def split_spec(argument: str) -> tuple[str, dict[str, Any]]:
 
 def _find(name: str, revision: str | None, kind: str) -> ModelFolder:
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         if revision is not None:
             raise ConfigError(f"{name!r} is a folder, and a folder has no revision")
         return ModelFolder(path.resolve(), f"{path.resolve().name}@{_digest(path)}")
-    if path.exists() or not _HUB_ID.fullmatch(name):
+    if not name or path.exists() or not _HUB_ID.fullmatch(name):
         raise ConfigError(f"{kind} {name!r} is neither a folder on this machine nor a hub id (owner/name)")
     return _download(name, revision, kind)
 
