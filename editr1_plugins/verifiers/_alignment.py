@@ -8,46 +8,29 @@ drifted from the question at that place. What none of these tells stays None.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from functools import lru_cache
 from typing import Final
 
 from editr1_plugins.verifiers._verdicts import Item
+from editr1_plugins.verifiers._wording import (
+    comparable,
+    content_words,
+    contradicts,
+    drift,
+    letters,
+    number_of,
+    overlap_of,
+    stripped,
+    unescaped,
+)
 
-__all__ = ["Aligned", "align"]
-
-
-def _words_of(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
+__all__ = ["Aligned", "Asked", "align"]
 
 _SAME_WORDING: Final = 0.8  # Dice overlap of content words from which a wording counts as drifted, not as another one
 _SAME_PLACE: Final = 0.3  # ... when the item stands at the question's place among as many items
 _MAX_FUZZY: Final = 40  # items and questions compared pairwise; a judge has about ten
 _MAX_COMPARISONS: Final = 8000  # ... in all arrays of one reply
-_MAX_TEXT: Final = 2000
-_MAX_CHANGED: Final = 6  # content words that a small drift may touch
-
-_UNICODE_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
-_NUMBERING = re.compile(
-    r"^[\s\"'*_#\ue000-]{0,8}(?:[\[(][^\])\n]{1,40}[\])]\s{0,4})?(?:(?:question|principle|criterion|no|q|p|问题|原则|第)"
-    r"\s{0,2}[.#]?\s{0,2})?[\[(]?(?P<number>\d{1,3})\s{0,2}(?:[.):\]\u3001,-]|题|条)\s{0,4}[.:]?",
-    re.IGNORECASE,
-)
-_CATEGORY = re.compile(r"^[\s\"'*_]{0,8}[\[(][^\])\n]{1,40}[\])]\s{0,4}:?")
-_ANSWER_FORM = re.compile(r"[\s(\[]{0,4}(?:yes\s?/\s?no|0\s?/\s?1|是\s?/\s?否)[)\]\s.?]{0,4}$", re.IGNORECASE)
-_WORD = re.compile(r"[^\W_]+")
-_CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-_EMPTY_WORDS: Final = _words_of("""
-    a an the is are was were be been being has have had do does did in of on at to for with by and that this it its as
-    there still now edited image edit result correctly properly fully completely clearly well
-""")
-_NEGATIONS: Final = _words_of("not no never without none nothing neither nor isn aren wasn doesn didn don t cannot")
-_CHINESE_NEGATIONS: Final = frozenset("不没未无非")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +55,13 @@ class Asked:
         self.stripped: dict[str, int] = {}
         self.first: list[int] = []  # the first question with the same text; a question asked twice has one answer
         for index, question in enumerate(questions):
-            self.first.append(self.exact.setdefault(_key(question) or f"\n{index}", index))
-            self.stripped.setdefault(_key(_stripped(question)), self.first[index])
+            self.first.append(self.exact.setdefault(letters(question) or f"\n{index}", index))
+            self.stripped.setdefault(letters(stripped(question)), self.first[index])
         self.comparisons_left = _MAX_COMPARISONS
 
     def find(self, text: str) -> int | None:
-        key = _key(text)
-        return self.exact.get(key, self.stripped.get(_key(_stripped(text)))) if key else None
+        key = letters(text)
+        return self.exact.get(key, self.stripped.get(letters(stripped(text)))) if key else None
 
 
 class _Board:
@@ -86,7 +69,7 @@ class _Board:
 
     def __init__(self, items: Sequence[Item], asked: Asked) -> None:
         self.items = items
-        self.texts = [_unescaped(item.text) for item in items]
+        self.texts = [unescaped(item.text) for item in items]
         self.asked = asked
         self.questions = asked.questions
         self.first = asked.first
@@ -149,7 +132,7 @@ def _drifted(board: _Board) -> None:
         return
     taken = {}
     for place in texted:
-        ranked = sorted(((_drift(board.texts[place], questions[index]), index) for index in unanswered), reverse=True)
+        ranked = sorted(((drift(board.texts[place], questions[index]), index) for index in unanswered), reverse=True)
         if ranked and ranked[0][0] >= _SAME_WORDING and (len(ranked) == 1 or ranked[1][0] < ranked[0][0] - 0.05):
             taken[place] = ranked[0][1]
     board.put_found(taken)
@@ -159,7 +142,7 @@ def _by_number(board: _Board, alone: bool) -> None:
     """Ids count if all items carry one, each within 1..n and once, and no text found its question elsewhere."""
     count = len(board.questions)
     numbers = [
-        item.number if item.number is not None else _number_of(text)
+        item.number if item.number is not None else number_of(text)
         for item, text in zip(board.items, board.texts, strict=True)
     ]
     known = [number for number in numbers if number is not None and 1 <= number <= count]
@@ -202,96 +185,12 @@ def _may_stand_for(text: str, place: int, questions: Sequence[str]) -> bool:
     if not text:
         return True
     own = questions[place]
-    if bool(_CJK.search(text)) != bool(_CJK.search(own)):
+    if not comparable(text, own):
         return True  # translated: words cannot be compared
-    if len(questions) > _MAX_FUZZY:
+    if len(questions) > _MAX_FUZZY or contradicts(text, own):
         return False
-    overlap = _overlap(_words(text), _words(own))
-    others = (_overlap(_words(text), _words(other)) for index, other in enumerate(questions) if index != place)
+    overlap = overlap_of(content_words(text), content_words(own))
+    others = (
+        overlap_of(content_words(text), content_words(other)) for index, other in enumerate(questions) if index != place
+    )
     return overlap >= _SAME_PLACE and overlap >= max(others, default=0.0)
-
-
-def _drift(text: str, question: str) -> float:
-    """How surely `text` is a small rewording of `question`: 0..1, and 0 where the sense may have changed."""
-    cut = re.search(r"(?:\.{3}|\u2026)\s*$", text)
-    if cut:
-        start, whole = _key(_stripped(text[: cut.start()])), _key(_stripped(question))
-        return 1.0 if len(start) >= 8 and whole.startswith(start) else 0.0
-    mine, theirs = _words(text), _words(question)
-    only_mine, only_theirs = mine - theirs, theirs - mine
-    if _negations(text) != _negations(question) or _digits(text) != _digits(question):
-        return 0.0
-    if len(only_mine) > _MAX_CHANGED or len(only_theirs) > _MAX_CHANGED:
-        return 0.0
-    unpaired = [word for word in only_mine if not any(_alike(word, other) for other in only_theirs)]
-    unanswered = [word for word in only_theirs if not any(_alike(word, other) for other in only_mine)]
-    if unpaired and unanswered:
-        return 0.0
-    total = sum(mine.values()) + sum(theirs.values())
-    return 1.0 - (len(unpaired) + len(unanswered)) / total if total else 0.0
-
-
-def _overlap(mine: Counter[str], theirs: Counter[str]) -> float:
-    total = sum(mine.values()) + sum(theirs.values())
-    return 2 * sum((mine & theirs).values()) / total if total else 0.0
-
-
-@lru_cache(maxsize=512)
-def _words(text: str) -> Counter[str]:
-    """Content words in a rough stem; pairs of characters where a script writes no spaces."""
-    words: Counter[str] = Counter()
-    for word in _WORD.findall(_stripped(text)[:_MAX_TEXT].casefold()):
-        if _CJK.search(word):
-            words.update(word[at : at + 2] for at in range(max(1, len(word) - 1)))
-        elif word not in _EMPTY_WORDS and word not in _NEGATIONS:
-            words[_stem(word)] += 1
-    return words
-
-
-def _stem(word: str) -> str:
-    for ending in ("ing", "ed", "es", "s", "d", "ly"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)].rstrip("e")
-    return word.rstrip("e") if len(word) > 3 else word
-
-
-def _alike(word: str, other: str) -> bool:
-    """Whether two words are one in two spellings: a typo or an inflection, not "unchanged" for "changed"."""
-    if min(len(word), len(other)) < 4 or word[0] != other[0]:
-        return False
-    return SequenceMatcher(None, word[:40], other[:40], autojunk=False).ratio() >= 0.8
-
-
-def _negations(text: str) -> int:
-    lowered = text[:_MAX_TEXT].casefold()
-    spelt = [word for word in _WORD.findall(lowered) if word in _NEGATIONS and word != "t"]
-    return len(spelt) + sum(character in _CHINESE_NEGATIONS for character in lowered)
-
-
-def _digits(text: str) -> list[str]:
-    return sorted(re.findall(r"[0-9]+", _stripped(text)[:_MAX_TEXT]))
-
-
-def _number_of(text: str) -> int | None:
-    found = _NUMBERING.match(text[:100])
-    return int(found["number"]) if found else None
-
-
-def _stripped(text: str) -> str:
-    """Without numbering, a category in brackets and a "(yes/no)"."""
-    head, rest = text[:100], text[100:]
-    head = _CATEGORY.sub("", _NUMBERING.sub("", head, count=1), count=1) + rest
-    return head[:-40] + _ANSWER_FORM.sub("", head[-40:])
-
-
-def _key(text: str) -> str:
-    """Letters and digits alone: what is left when case, space and punctuation drift."""
-    return "".join(filter(str.isalnum, text.casefold()))
-
-
-def _unescaped(text: str) -> str:
-    if "\\" not in text:
-        return text
-    text = _UNICODE_ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return re.sub(r"\\([nrtbf])", " ", text)

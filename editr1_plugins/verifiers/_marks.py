@@ -22,14 +22,14 @@ _LINE = 200  # characters of a line that are looked at on either side of a tag
 _OWN_PREFIX = re.compile(
     r"(?:[\W_]|(?<![A-Za-z0-9])(?:final|overall|total|my|the|score|scores|rating|answer|output|result|revised|so|thus|"
     r"corrected|updated|therefore|hence|is|conclusion|edit|image|div|p|b|strong|json|xml|html|im_start|assistant|tau|"
-    r"begin_of_box|[0-9])(?![A-Za-z0-9])|"
+    r"begin_of_box|boxed|[0-9])(?![A-Za-z0-9])|"
     r"最终|最后|总体|综合|总|得分|评分|分数|打分|总分|分值|结果|答案|结论|修正|更正|为|是|的|因此|所以|我|给出)*",
     re.IGNORECASE,
 )
 _SUPPOSES = re.compile(
-    r"\b(?:examples?|e\.g|for instance|such as|formats?|formatted|template|placeholder|tags?|rather than|instead of|not|"
-    r"never|maximum|unless|if|perfect|ideal|(?:would|could|might|should) (?:have|be|get|earn|deserve|receive|look|mean)|"
-    r"scale|between|inject\w*|previous|another|first draft|initially|hypothetical\w*|average_score|average score)\b|"
+    r"\b(?:examples?|e\.g|for instance|such as|formats?|formatted|template|placeholder|tags?|rather than|instead of|"
+    r"not|never|maximum|unless|if|perfect|ideal|scale|between|inject\w*|previous|another|first draft|initially|"
+    r"(?:would|could|might|should) (?:have|be|get|earn|deserve|receive|look|mean)|hypothetical\w*|average[ _]score)\b|"
     r"例如|比如|示例|例子|格式|模板|标签|如果|假如|满分|完美|不是|而不是|平均",
     re.IGNORECASE,
 )

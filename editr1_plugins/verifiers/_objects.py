@@ -44,8 +44,9 @@ _INNER = re.compile(r"\{[^{}\[\]]{0,1000}\}")
 _SCALAR = re.compile(r"[^,<{}\[\]\"'\n\\]{0,80}")
 _COMMENT = re.compile(r"//|/\*|#\s")
 
+_ESCAPED_GAP = r"\s{0,8}(?:\\+[nrt]\s{0,8}){0,4}"
 _SERIALISED = re.compile(
-    r"(?:(?P<key>[\w ]{0,20}[\"']\s{0,4}:\s{0,8})?(?<!\\)[\"']|^)\s{0,8}(?:\\+[nrt]\s{0,8}){0,4}(?:\[\s{0,8}(?:\\+[nrt]\s{0,8}){0,4})?"
+    rf"(?:(?P<key>[\w ]{{0,20}}[\"']\s{{0,4}}:\s{{0,8}})?(?<!\\)[\"']|^){_ESCAPED_GAP}(?:\[{_ESCAPED_GAP})?"
     r"\{(?:\s|\\+[nrt]){0,60}(?P<slashes>\\{1,7})[\"']",
     re.MULTILINE,
 )

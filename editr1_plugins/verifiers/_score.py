@@ -32,7 +32,8 @@ _NUMBER = (
 _OUT_OF = r"[0-9]{1,20}(?:\.[0-9]{0,20})?"
 _LABEL = (
     r"(?:(?:the|my|a|final|overall|total|image|edit|editing|score|rating|grade|value|result|answer|is|of|for|this|y|tau|"
-    r"scores?|スコア|点数|점수|оценка|puntuaci[oó]n|bewertung|punktzahl|pontuação|punteggio|我|的|给出|最终|最后|总体|综合|总|得分|评分|分数|打分|分值|结果|为|是) ?){1,8}"
+    r"scores|スコア|点数|점수|\u043e\u0446\u0435\u043d\u043a\u0430|puntuaci[oó]n|bewertung|punktzahl|pontuação|punteggio|"
+    r"我|的|给出|最终|最后|总体|综合|总|得分|评分|分数|打分|分值|结果|为|是) ?){1,8}"
 )
 _POINTS = r"(?:points?|pts?|分|점)"
 _SUFFIX = (

@@ -66,8 +66,8 @@ _NO_TEXT = re.compile(
     re.IGNORECASE,
 )
 _AVERAGE = re.compile(
-    r"(?:\b|(?<=_))(?:average|avg|mean)(?:[ _]?score)?(?P<quote>[\"'*`\s]{0,6})[:=][\s\"'*`]{0,6}(?P<value>[^,}\]\n\"'*`<]{1,40})"
-    r"|平均(?:分|得分|值)?[\"'*\s]{0,6}[:=][\s\"'*]{0,6}(?P<chinese>[^,}\]\n\"'*<]{1,40})",
+    r"(?:(?:\b|(?<=_))(?:average|avg|mean)(?:[ _]?score)?|平均(?:分|得分|值)?)"
+    r"[\"'*`\s]{0,6}[:=][\s\"'*`]{0,6}(?P<value>[^,}\]\n\"'*`<]{1,40})",
     re.IGNORECASE,
 )
 _DECIMAL = re.compile(r"(?:[01]?\.\d{1,20}|[01]\.?|\d{1,4}(?:\.\d{1,20})?)")
@@ -135,7 +135,7 @@ def read_average(text: str) -> tuple[float | None, bool, int]:
         The average where it lies in 0..1; whether a number was written at all; how many decimals it has.
     """
     found = _AVERAGE.search(text)
-    value = _bare(found["value"] or found["chinese"]) if found else ""
+    value = _bare(found["value"]) if found else ""
     number = _DECIMAL.fullmatch(value)
     if not number:
         return None, False, 0
@@ -168,7 +168,7 @@ def _splits(gap: str) -> bool:
 
 def _array(text: str, group: Sequence[FlatObject]) -> VerdictArray | None:
     values = [value for read in group for value in read.get(_VERDICT_KEYS)]
-    if not values or any(_SHOWN_CHOICE.fullmatch(_bare(value)) for value in values):
+    if not values or all(_SHOWN_CHOICE.fullmatch(_bare(value)) for value in values):
         return None  # the principles, or the format, repeated from the prompt
     items = [_item(read) for read in group]
     if not any(item.text for item in items):
@@ -189,13 +189,11 @@ def _item(read: FlatObject) -> Item:
     texts, ids, values = read.get(_QUESTION_KEYS), read.get(_ID_KEYS), read.get(_VERDICT_KEYS)
     said = {read_verdict(value) for value in values}
     text = texts[0] if texts else ""
-    absent = _NO_TEXT.fullmatch(text[:200]) if len(text) < 200 else None
     number = _integer(ids[0]) if ids else None
-    if not texts and number is None:
-        text = next(iter(read.get(_NAME_KEYS)), "")
+    absent = _NO_TEXT.fullmatch(text) if len(text) < 200 else None
     if absent:
         number = number if number is not None else _integer(absent["number"] or "")
-        text = ""
+        text = "" if texts or number is not None else next(iter(read.get(_NAME_KEYS)), "")
     return Item(text=text, number=number, passed=said.pop() if len(said) == 1 else None)
 
 

@@ -1,8 +1,8 @@
 """Phi: the rule-based parser that reads tau and the verdicts from a judge's raw text (Edit-R1, section 3.1).
 
-A score is read or it is not; it is never invented, and a wrong one is far worse than none. The parts: `_text` (one
-spelling, thoughts taken out), `_score` (a tag's content), `_marks` (tags paired, and how they stand), `_objects`,
-`_verdicts`, `_alignment` (the JSON array and its questions), `_refusals`. Here they are put together: which block counts.
+A score is read or it is not; it is never invented, and a wrong one is far worse than none. The parts: `_text` (spelling
+and thoughts), `_score` (a tag's content), `_marks` (tags paired, and how they stand), `_objects`, `_verdicts` and
+`_alignment` (the JSON array and its questions), `_refusals`. Here they are put together: which block counts.
 
 A *block* is a verdict array and the score mark after it; the last one wins. Decisions where replies are unclear:
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501, RUF001 - replies are shown on one line each, in the letters judges use
 """Replies as judges write them, with what the contract of the parser asks for; written from the contract alone.
 
 Each case: name, text, and what is expected. `score` is a number or a tuple of the failure words that fit. `verdicts` is
@@ -314,9 +315,16 @@ for content, number in {
 for content, words in {
     **dict.fromkeys(("4/5", "75/100", "75%", "4 out of 5", "15/20", "85 %"), ("out_of_scale",)),
     **dict.fromkeys(("11", "-1", "75", "100", "10.5", "-0.5", "12/10"), ("out_of_range",)),
-    **dict.fromkeys(("7-8", "7 to 8", "7~8", "7–8", "7 - 8", "7, 8", "[7, 8]", "7 8", "7 or 8", "6.5 / 7"), ("ambiguous",)),
-    **dict.fromkeys(("NaN", "inf", "Infinity", "true", "N/A", "seven", "good", "7.5.0", "null", "None", "七分"), ("not_a_number",)),
-    **dict.fromkeys(("y", "X.X", "{score}", "0-10", "x", "your score", "final score", "[score]", "...", "a number from 0 to 10"), ("format_echo",)),
+    **dict.fromkeys(
+        ("7-8", "7 to 8", "7~8", "7–8", "7 - 8", "7, 8", "[7, 8]", "7 8", "7 or 8", "6.5 / 7"), ("ambiguous",)
+    ),
+    **dict.fromkeys(
+        ("NaN", "inf", "Infinity", "true", "N/A", "seven", "good", "7.5.0", "null", "None", "七分"), ("not_a_number",)
+    ),
+    **dict.fromkeys(
+        ("y", "X.X", "{score}", "0-10", "x", "your score", "final score", "[score]", "...", "a number from 0 to 10"),
+        ("format_echo",),
+    ),
     **{
         "": ("not_a_number", "no_score", "empty"),
         "  ": ("not_a_number", "no_score", "empty"),

@@ -1,4 +1,4 @@
-"""The table of replies in `parsing_cases.py`, read by `parse_trace`."""
+"""The tables of replies in `parsing_cases*.py`, read by `parse_trace`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pytest
 
 from editr1_plugins.verifiers.parsing import FAILURES, FLAGS, parse_trace
 
-_TABLE = runpy.run_path(str(Path(__file__).with_name("parsing_cases.py")))
+_TABLES = [runpy.run_path(str(path)) for path in sorted(Path(__file__).parent.glob("parsing_cases*.py"))]
+_CASES = [{"questions": table["QUESTIONS"]} | case for table in _TABLES for case in table["CASES"]]
 _SAID = {"1": True, "0": False, "-": None}
 
 
-@pytest.mark.parametrize("case", _TABLE["CASES"], ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", _CASES, ids=lambda case: case["name"])
 def test_case(case: dict[str, Any]) -> None:
-    questions = case.get("questions", _TABLE["QUESTIONS"])
+    questions = case["questions"]
     trace = parse_trace(case["text"], questions, case.get("finish_reason", "stop"))
 
     wanted = case["score"] if isinstance(case["score"], tuple) else (case["score"],)
@@ -33,6 +34,8 @@ def test_case(case: dict[str, Any]) -> None:
         assert trace.average == case["average"], trace
 
 
-def test_the_table_is_large_and_names_are_unique() -> None:
-    names = [case["name"] for case in _TABLE["CASES"]]
-    assert len(names) == len(set(names)) >= 250
+def test_the_tables_are_large_and_names_are_unique() -> None:
+    assert len(_TABLES) == 2
+    for table in _TABLES:
+        names = [case["name"] for case in table["CASES"]]
+        assert len(names) == len(set(names)) >= 250

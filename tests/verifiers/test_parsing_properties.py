@@ -1,4 +1,4 @@
-"""Properties of the parser: legitimate renderings round-trip, nothing else becomes a number, nothing raises, linear time."""
+"""Properties of the parser: what is legitimate round-trips, nothing else becomes a number, nothing raises."""
 
 from __future__ import annotations
 
@@ -283,6 +283,16 @@ def test_a_hostile_question_never_changes_the_score(question: str) -> None:
         assert trace.score in (3.25, None), (text, trace)
         if not re.search(r"[<\uff1c&]|think", question, re.IGNORECASE):
             assert trace.score == 3.25, (text, trace)
+
+
+@settings(quick, max_examples=30)
+@given(before, opening, label, tenths, suffix)
+def test_no_prefix_of_a_reply_cut_before_its_closing_tag_has_a_score(
+    first: str, opens: str, named: str, value: float, of_ten: str
+) -> None:
+    text = f"{first}{ARRAY}\n{opens}{named}{value}{of_ten}</score"
+    for end in range(len(text) + 1):
+        assert parse_trace(text[:end], QUESTIONS, "length").score is None, text[:end]
 
 
 MILLION = 1_000_000

@@ -73,7 +73,7 @@ FAILURES = {
     "7½": "not_a_number",
     "7e0": "not_a_number",
     "1e1": "not_a_number",
-    "٧": "not_a_number",
+    "\u0667": "not_a_number",
     "about 7": "not_a_number",
     "~7": "not_a_number",
     "~~7~~": "not_a_number",
