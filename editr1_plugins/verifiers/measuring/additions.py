@@ -49,9 +49,11 @@ def added(pair: Comparison, ask: Ask) -> Finding:
     there = min(rise(new.opacity, *_OPACITY), rise(new.size, *_SIZE))
     if there == 0:
         return Finding(degree=0.0, reason="no such new object is to be seen")
-    form = form_degree(new.fits, thing.shape, [shape for shape in SHAPES if shape != thing.shape])
-    facet = {"added": form, "added_shape": form, "added_at": rise(new.share, 0.5, 0.9), "added_solid": 1.0}[ask.kind]
     best = best_fit(new.fits)
+    form = form_degree(new.fits, thing.shape, [shape for shape in SHAPES if shape != thing.shape])
+    if form == 0:
+        return Finding(degree=0.0, reason=f"what is new there is most like a {best}, not a {thing.shape}")
+    facet = {"added": form, "added_shape": form, "added_at": rise(new.share, 0.5, 0.9), "added_solid": 1.0}[ask.kind]
     words = f"a new patch, opacity {new.opacity:.2f}, most like a {best} (error {new.fits[best].error:.2f})"
     return Finding(degree=min(there, facet), reason=f"{words}; {new.share:.2f} of what is new in that colour is there")
 

@@ -26,6 +26,10 @@ __all__ = ["becomes", "grade", "new_coverage", "recoloured", "removed"]
 _STARTED, _DONE = 0.10, 0.86  # mean credit at which a change begins to count, and from which it counts as made
 _ALREADY: Final = 0.25  # RGB distance to a colour up to which the source has it already
 _CHANGED: Final = 0.08  # RGB distance (rms) from which a pixel has changed
+#: Share of the way from one form to another that a blurred edge may feign, and from which the form counts as changed.
+_RESHAPED: Final = (0.28, 0.80)
+#: Change of coverage that a blurred edge makes, and that only another form makes.
+_EDGE_CHANGE: Final = (0.13, 0.25)
 _VISIBLE: Final = 0.12  # RGB distance from the background from which an object can be seen
 
 
@@ -190,11 +194,10 @@ def _became(pair: Comparison, region: Region, wanted: Thing, kind: str) -> Findi
     degree, words = 1.0, f"{size:.2f} times as large"
     if reshapes:
         change = pair.once(("reshape", region.box, wanted.shape), lambda: _reshape(pair, region, wanted.shape))
-        rivals = [shape for shape in SHAPES if shape != wanted.shape]
-        if kind == "old_gone" and region.shape:
-            rivals = [region.shape]
-        degree = min(change.share if kind != "becomes_clear" else 1.0, form_degree(change.fits, wanted.shape, rivals))
-        degree = degree if change.share > 0 else 0.0
+        form = form_degree(change.fits, wanted.shape, [shape for shape in SHAPES if shape != wanted.shape])
+        degree = {"becomes": min(change.share, form), "old_gone": change.share, "becomes_clear": form}[kind]
+        if min(change.share, form) == 0:
+            degree = 0.0  # nothing took its place, or something else did
         best = best_fit(change.fits)
         words = f"{change.share:.2f} of the way to a {wanted.shape} (what changed fits a {best} best), {words}"
     if recolours:
@@ -221,4 +224,4 @@ def _reshape(pair: Comparison, region: Region, wanted: str) -> _Reshape:
     fits = fit_shapes(np.clip(was + change / max(size, 0.3), 0, 1))
     way = fits[wanted].template - was
     share = float((change * way).sum()) / max(float((way * way).sum()), 1e-6)
-    return _Reshape(share=rise(share, _STARTED, _DONE), fits=fits)
+    return _Reshape(share=rise(share, *_RESHAPED) * rise(size, *_EDGE_CHANGE), fits=fits)
