@@ -24,6 +24,12 @@ def _openai(argument: str) -> Verifier:
     return OpenAIVerifier.from_spec(argument)
 
 
+def _transformers(argument: str) -> Verifier:
+    from .verifiers.transformers import TransformersVerifier
+
+    return TransformersVerifier.from_spec(argument)
+
+
 def _rules() -> Decomposer:
     from .principles.rules import RulesDecomposer
 
@@ -33,6 +39,11 @@ def _rules() -> Decomposer:
 def _vlm(argument: str) -> Decomposer:
     from .principles.vlm import VlmDecomposer
 
+    place, _, model = argument.partition(":")
+    if place == "transformers":
+        from .backends.transformers import TransformersBackend
+
+        return VlmDecomposer(TransformersBackend.from_spec(model))
     return VlmDecomposer.from_spec(argument)
 
 
@@ -63,6 +74,7 @@ def register_verifiers(register: Register) -> None:
         summary="openai:MODEL@URL, any VLM behind an OpenAI-compatible server",
         requires=("openai[openai]",),
     )
+    register("transformers", _transformers, summary="transformers:PATH_OR_ID, a VLM in this process")
 
 
 @hookimpl
@@ -72,8 +84,7 @@ def register_decomposers(register: Register) -> None:
     register(
         "vlm",
         _vlm,
-        summary="vlm:MODEL@URL, few-shot prompts to a VLM behind an OpenAI-compatible server",
-        requires=("openai[openai]",),
+        summary="vlm:MODEL@URL or vlm:transformers:PATH_OR_ID, few-shot prompts to a VLM",
     )
 
 
