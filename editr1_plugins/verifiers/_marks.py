@@ -20,10 +20,12 @@ __all__ = ["Mark", "find_marks", "only_tail"]
 _LINE = 200  # characters of a line that are looked at on either side of a tag
 
 _OWN_PREFIX = re.compile(
-    r"(?:[\W_]|(?<![A-Za-z0-9])(?:final|overall|total|my|the|score|scores|rating|answer|output|result|revised|so|thus|"
-    r"corrected|updated|therefore|hence|is|conclusion|edit|image|div|p|b|strong|json|xml|html|im_start|assistant|tau|"
-    r"begin_of_box|boxed|[0-9])(?![A-Za-z0-9])|"
-    r"最终|最后|总体|综合|总|得分|评分|分数|打分|总分|分值|结果|答案|结论|修正|更正|为|是|的|因此|所以|我|给出)*",
+    r"(?:[\W_]|(?<![A-Za-z0-9])(?:final|overall(?: quality)?|total|my|the|scores?|rating|grade|verdict|answer|"
+    r"evaluation|assessment|judge?ment|output|result|revised|corrected|updated|so|thus|therefore|hence|is|for|this|conclusion|edit|"
+    r"image|div|p|b|strong|json|xml|html|im_start|assistant|tau|begin_of_box|boxed|out of 10|[0-9])(?![A-Za-z0-9])|"
+    r"最终|最后|总体|综合|总|得分|评分|分数|打分|总分|分值|结果|答案|结论|修正|更正|为|是|的|因此|所以|我|给出|最終|スコア|評価|点数|점수|"
+    r"평가|최종|(?:end)?bewertung|(?:end)?punktzahl|note|nota|puntuaci[oó]n|puntaje|calificaci[oó]n|pontuação|punteggio|"
+    r"итоговая|\u043e\u0446\u0435\u043d\u043a\u0430)*",
     re.IGNORECASE,
 )
 _SUPPOSES = re.compile(
@@ -41,7 +43,8 @@ _QUOTES_TEXT = re.compile(
 )
 _CONCLUDES = re.compile(
     r"\b(?:i(?: will|['\u2019]ll| would|['\u2019]d| shall)? (?:give|assign|rate|score|award|settle|go)|"
-    r"(?:final|my|overall|the) (?:score|rating))\b|我给|给出|打分|评分|得分|评为",
+    r"(?:final|my|overall|the) (?:score|rating))\b|\b(?:so|therefore|thus|hence)[,:]?\s{0,4}$|"
+    r"我给|给出|打分|评分|得分|评为",
     re.IGNORECASE,
 )
 _TALKS_AFTER = re.compile(
@@ -49,8 +52,12 @@ _TALKS_AFTER = re.compile(
     r"is (?:written|painted|shown|visible|an? example|the format)|标签|格式|字样)",
     re.IGNORECASE,
 )
-# A lower-case word or a Chinese one right after the tag: the tag is part of a sentence that goes on.
-_GOES_ON = re.compile(r"[ \t*_`\"']{0,6}(?!out of|/|points?\b|pts\b|json\b|分)(?:[a-z]|[\u4e00-\u9fff])")
+# A verb right after a tag that opens its sentence: the tag is a thing spoken of ("<score>10</score> is on the wall").
+_IS_SUBJECT = re.compile(
+    r"[ \t*_`\"']{0,6}(?:(?:is|was|are|were|appears?|has|have|had|can|does|did|on|in|at|to|and|now|which|that)\b|"
+    r"[出在被的是这字])",
+    re.IGNORECASE,
+)
 _ANNOUNCES_OTHER = re.compile(
     r"\b(?:examples?|for instance|e\.g|would look|would get|would be|perfect edit|template|placeholder|instead of|"
     r"instructions?|prompt|text|sign|caption|painted|written|reads?|says?)\b|示例|例子|例如|比如|模板|指令|文字|写着",
@@ -190,12 +197,13 @@ def _standing(text: str, tag: Tag, marks: Sequence[Mark], after: str) -> Standin
     after = after.partition("\n")[0]
     ends = list(_SENTENCE_END.finditer(before))
     sentence = before[ends[-1].end() :] if ends else before
-    if _TALKS_AFTER.match(after) or (ends and whole and before.count('"') % 2):
+    if _TALKS_AFTER.match(after) or before.rstrip().endswith("<!--") or (ends and whole and before.count('"') % 2):
         return "quoted"
     if (whole or ends) and _OWN_PREFIX.fullmatch(sentence):
         if _announced(text, tag, before):
             return "quoted"
-        return "inline" if _GOES_ON.match(after) else "own"
+        named = any(map(str.isalpha, sentence))
+        return "inline" if not named and _IS_SUBJECT.match(after) else "own"
     bare = sentence.rstrip()
     if bare.endswith("?") or sentence.count('"') % 2 or (bare[-1:] in _QUOTE_OPENS and after[:1] in _QUOTE_CLOSES):
         return "quoted"

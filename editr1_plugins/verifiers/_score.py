@@ -40,7 +40,8 @@ _SUFFIX = (
     rf"(?: ?{_POINTS})?(?: ?[(\[]? ?(?:/|out of|of|满分(?:为|是)?) ?(?P<top>{_OUT_OF})(?: ?{_POINTS})? ?[)\]]?)?"
     rf"(?: ?{_POINTS})?"
 )
-_CLEAN = re.compile(rf"(?:{_LABEL})?(?:[:=] ?)?{_NUMBER}{_SUFFIX} ?[.!\u3002]?", re.IGNORECASE)
+_OF_TEN = r"(?:[(\[](?:0 ?(?:-|\u2013|to|~) ?10|out of 10|/ ?10|满分10分?)[)\]] ?)"
+_CLEAN = re.compile(rf"(?:{_LABEL}{_OF_TEN}?)?(?:[:=] ?)?{_NUMBER}{_SUFFIX} ?[.!\u3002]?", re.IGNORECASE)
 _PERCENT = re.compile(r"[0-9] ?(?:%|\u2030|per ?cent)|百分之", re.IGNORECASE)
 _OTHER_TOP = re.compile(rf"[0-9.] ?(?:分 ?)?(?:/|out of|of|满分) ?(?P<top>{_OUT_OF})", re.IGNORECASE)
 _NUMERAL = re.compile(r"[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?", re.IGNORECASE)

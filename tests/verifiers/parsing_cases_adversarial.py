@@ -341,6 +341,27 @@ for tag in (
         "11101",
     )
 
+# --- the tag in its line, with more text after it
+for line in (
+    "Final score: <score>6.8</score> because of the hand.",
+    "<score>6.8</score> because of the hand.",
+    "<score>6.8</score> - nearly usable.",
+    "My final verdict: <score>6.8</score> (nearly usable).",
+    "The overall quality is <score>6.8</score>, given the smear.",
+    "Considering all this, I'd score it <score>6.8</score> since the hand is off.",
+    "The hand is off, so <score>6.8</score>, no more.",
+    "Bewertung: <score>6.8</score>",
+    "Puntuación final: <score>6.8</score>",
+):
+    case(f"line {line!r}", f"{array()}\n{line}\nThe dog is gone.", 6.8, "11101")
+for line in (
+    "<score>6.8</score> is now on the wall.",
+    "<!-- <score>6.8</score> -->",
+    "The poster now has <score>6.8</score> on it.",
+    "Is it <score>6.8</score> or not?",
+):
+    case(f"line {line!r}", f"{array()}\n{line}\nThe dog is gone.", ("no_score",), "11101")
+
 # --- blocks
 case(
     "three drafts",
