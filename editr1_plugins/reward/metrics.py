@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from editr1_plugins.types import CATEGORIES, Verdict, Verification
 
-__all__ = ["BatchLogger", "outcome_text", "verdict_text"]
+__all__ = ["MAX_FLAGS", "BatchLogger", "outcome_text", "verdict_text"]
 
 #: Most different flags that get a metric of their own; judges of third parties may invent any number.
 MAX_FLAGS: Final = 50

@@ -9,7 +9,7 @@ from editr1_plugins.errors import ConfigError
 from editr1_plugins.plugins import parse_spec, registry, resolve
 from editr1_plugins.reward.record import identity_of
 
-__all__ = ["Part"]
+__all__ = ["Part", "as_parts"]
 
 _T = TypeVar("_T")
 

@@ -35,7 +35,7 @@ from editr1_plugins.types import Alarm, Decomposer, Edit, Guard, NoPrinciples, P
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["DECOMPOSER_VARIABLE", "VERIFIER_VARIABLE", "EditRRMReward"]
+__all__ = ["DECOMPOSER_VARIABLE", "VERIFIER_VARIABLE", "EditRRMReward", "PrincipleStore", "RecordSink"]
 
 #: The environment variables that name the verifier and the decomposer of `EditRRMReward()`.
 VERIFIER_VARIABLE: Final = "EDITR1_VERIFIER"

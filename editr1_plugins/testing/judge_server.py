@@ -25,7 +25,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, ClassVar, Final
 
-__all__ = ["FAULTS", "JudgeServer", "Received", "Scripted"]
+__all__ = ["FAULTS", "Answer", "JudgeServer", "Received", "Script", "Scripted"]
 
 #: Everything a server is known to do wrong, by name, with what happens.
 FAULTS: Final[Mapping[str, str]] = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-__all__ = ["TINY_PIPELINES", "lora_parameters", "picture", "tiny_pipeline"]
+__all__ = ["TINY_PIPELINES", "ByteTokenizer", "lora_parameters", "picture", "tiny_pipeline"]
 
 _VOCABULARY = 260
 _END = 2
