@@ -65,7 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
     )
-    parser = argparse.ArgumentParser(prog="editr1", description="Verified rewards and RL for image editing (Edit-R1).")
+    parser = argparse.ArgumentParser(
+        prog="editr1",
+        description="Verified rewards and RL for image editing (Edit-R1).",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28),
+    )
     parser.add_argument("--version", action=_Version)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
