@@ -177,6 +177,8 @@ def _closed(text: str, tag: Tag, closing: Tag, marks: Sequence[Mark]) -> Mark:
     before, whole = _line_before(text, tag, marks)
     if isinstance(outcome, float) and foreign_scale(before[-60:], after):
         outcome = "out_of_scale"
+    elif isinstance(outcome, float) and re.match(r"[.,]?[0-9]", after):
+        outcome = "ambiguous"  # the closing tag fell into the number
     standing = _standing(text, tag, marks, after)
     mention = outcome == "format_echo" or (outcome == "not_a_number" and _CONNECTS.fullmatch(content))
     if mention and not (whole and _OWN_PREFIX.fullmatch(before)):

@@ -35,7 +35,10 @@ _STRING_GOES_ON = (
 _CLOSERS: Final = {
     quote: re.compile(rf"(?<!\\){quote}{_STRING_GOES_ON}", re.IGNORECASE | re.DOTALL) for quote in ('"', "'")
 }
-_ITEM_START = re.compile(rf"\{{\s{{0,40}}(?:\"{_KNOWN_KEY}\"|'{_KNOWN_KEY}'|{_KNOWN_KEY})\s{{0,8}}:", re.IGNORECASE)
+_ITEM_START = re.compile(  # unfolding leaves spaces inside the quotes
+    rf"\{{\s{{0,40}}(?:\"\s{{0,4}}{_KNOWN_KEY}\s{{0,4}}\"|'\s{{0,4}}{_KNOWN_KEY}\s{{0,4}}'|{_KNOWN_KEY})\s{{0,8}}:",
+    re.IGNORECASE,
+)
 _OBJECT_START = re.compile(r"\{(?=[\s\\,nrt]{0,60}(?:[\"'/#]|[^\W\d]))")
 _SEPARATORS = re.compile(r"(?:[\s,;]|\\[nrt]|//[^\n]{0,400}|/\*[^*]{0,400}\*/|#\s[^\n]{0,400})*")
 _KEY = re.compile(r"(?:[\"'](?P<quoted>[^\"'\n:{}]{1,40})[\"']|(?P<bare>[^\W\d][\w-]{0,39}))\s{0,8}[:=]\s{0,40}")

@@ -35,6 +35,10 @@ _VERDICT_KEYS: Final = (
 )
 # What names an item without a question: not one of ours, but a text all the same, so it is never taken for unnamed.
 _NAME_KEYS: Final = ("name", "aspect", "dimension", "category", "title", "description", "类别", "维度")
+_REMARK_KEYS: Final = (
+    *("reason", "reasoning", "explanation", "justification", "comment", "evidence", "analysis", "rationale", "note"),
+    *("thought", "observation", "理由", "说明", "分析"),
+)
 _ID_KEYS: Final = ("id", "index", "idx", "no", "number", "num", "questionid", "principleid", "qid", "编号", "序号")
 _BOX_KEY = re.compile(r"bbox|box|point|label|coord")
 
@@ -194,7 +198,16 @@ def _item(read: FlatObject) -> Item:
     if absent:
         number = number if number is not None else _integer(absent["number"] or "")
         text = "" if texts or number is not None else next(iter(read.get(_NAME_KEYS)), "")
-    return Item(text=text, number=number, passed=said.pop() if len(said) == 1 else None)
+    clear = len(said) == 1 and len(set(texts)) <= 1 and not _holds_two(read)
+    return Item(text=text, number=number, passed=said.pop() if clear else None)
+
+
+def _holds_two(read: FlatObject) -> bool:
+    """Whether a question stands under a key that is none: two items ran into one, and whose verdict it is, is lost."""
+    return any(
+        value.rstrip().endswith(("?", "\uff1f")) and key not in (*_QUESTION_KEYS, *_REMARK_KEYS)
+        for key, value in read.fields
+    )
 
 
 def _integer(word: str) -> int | None:

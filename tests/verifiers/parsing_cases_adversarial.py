@@ -329,6 +329,8 @@ for tag in (
     "<score>",
     "<score></score>6.8",
     "<score/>6.8",
+    "<score>6</score>.8</score>",
+    "<score>6</score>8",
     "<score>6.8 because of the hand",
     "<score>7\n8",
     "<score>7 -",
@@ -874,6 +876,23 @@ case(
     5.0,
     "0",
     questions=("Does the wall show the text </think> in red letters?",),
+)
+
+case(
+    "two items ran into one",
+    '[{"question": ' + json.dumps(A) + ', "scorquestion": ' + json.dumps(B) + ', "score": 0}]\n<score>5</score>',
+    5.0,
+    NONE,
+)
+case(
+    "two items in one pair of braces",
+    '[{"question": '
+    + json.dumps(A)
+    + ', "result ": "", "question": '
+    + json.dumps(B)
+    + ', "score": 0}]\n<score>5</score>',
+    5.0,
+    NONE,
 )
 
 # --- averages
