@@ -27,6 +27,7 @@ from editr1_plugins.backends.shared_prefix import EncodedPrompt, common_length
 from editr1_plugins.backends.transformers import TransformersBackend
 from editr1_plugins.errors import ConfigError
 from editr1_plugins.testing.language import (
+    CHAT_TEMPLATE,
     tiny_tokenizer,
     tiny_vision_language_model,
     tiny_vision_language_processor,
@@ -388,6 +389,55 @@ def test_requests_without_images_are_answered(backend: TransformersBackend) -> N
     alone = [texts(backend.complete([request], GREEDY))[0] for request in requests[:2]]
     backend.max_batch = 2
     assert texts(backend.complete(requests, GREEDY))[:2] == alone
+
+
+def tiny_llava(folder: Path) -> Path:
+    """Another family: another processor and template, one-dimensional positions, images as (n, 3, 16, 16)."""
+    from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    tokenizer = tiny_tokenizer(
+        chat_template=CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<image>")
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    layer = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlavaConfig(
+        vision_config={"model_type": "clip_vision_model", "image_size": 16, "patch_size": 8, **layer},
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": None,
+            **layer,
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sharpened(LlavaForConditionalGeneration(config)).save_pretrained(folder)
+    sizes = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    processor = LlavaProcessor(
+        CLIPImageProcessorPil(**sizes),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=tokenizer.chat_template,
+    )
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_another_family_is_answered_whole(tmp_path: Path) -> None:
+    backend = TransformersBackend(str(tiny_llava(tmp_path / "llava")), device="cpu")
+    requests = [ask(1, "g"), ask(2, "g", text="longer <image> than that"), ask(3, "g")]
+    alone = [texts(backend.complete([request], GREEDY))[0] for request in requests]
+    replies = backend.complete(requests, GREEDY)
+    assert texts(replies) == alone
+    assert len({text for [text] in alone}) > 1
+    assert [row[0].cached_tokens for row in replies] == [None] * 3
+    live = backend._loaded()
+    assert live.encode(requests[1]).ids.tolist().count(live.model.config.image_token_id) == 2 * 4
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
