@@ -170,7 +170,7 @@ class TestMain:
     def test_help_names_every_command(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["--help"]) == 0
         out = capsys.readouterr().out
-        assert all(re.search(rf"^    {command} ", out, re.MULTILINE) for command in COMMANDS)
+        assert all(re.search(rf"^    {command}\s", out, re.MULTILINE) for command in COMMANDS)
 
     @pytest.mark.parametrize("command", COMMANDS)
     def test_every_command_has_help(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
