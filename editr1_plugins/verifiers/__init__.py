@@ -10,8 +10,17 @@ if TYPE_CHECKING:
     from .measure import MeasureVerifier
     from .openai import OpenAIVerifier
     from .parsing import Trace, parse_trace
+    from .transformers import TransformersVerifier
 
-__all__ = ["CachedVerifier", "GenerativeVerifier", "MeasureVerifier", "OpenAIVerifier", "Trace", "parse_trace"]
+__all__ = [
+    "CachedVerifier",
+    "GenerativeVerifier",
+    "MeasureVerifier",
+    "OpenAIVerifier",
+    "Trace",
+    "TransformersVerifier",
+    "parse_trace",
+]
 
 _HOMES = {
     "CachedVerifier": "cached",
@@ -19,6 +28,7 @@ _HOMES = {
     "MeasureVerifier": "measure",
     "OpenAIVerifier": "openai",
     "Trace": "parsing",
+    "TransformersVerifier": "transformers",
     "parse_trace": "parsing",
 }
 
