@@ -24,7 +24,7 @@ __all__ = ["ADDED", "form_kept", "ground_kept", "nothing_new", "others_kept", "r
 #: What a Keep question says of an added object, between its noun and its place.
 ADDED: Final = " that is new"
 # (what costs nothing, what costs 1 - 1/e beyond that)
-_COLOUR: Final = (0.06, 0.12)  # RGB distance (rms) of an object's colour
+_COLOUR: Final = (0.05, 0.10)  # RGB distance (rms) of an object's colour
 _FORM: Final = (0.03, 0.04)  # share of an object's area that is another form now
 _SHARE: Final = (0.012, 0.04)  # share of the background that changed visibly
 _DRIFT: Final = (0.025, 0.08)  # RGB distance (rms) of the background's colour

@@ -17,6 +17,7 @@ _SHARP: Final = (0.25, 0.85)  # edge steepness relative to the source
 _NOISE: Final = (0.012, 0.055)  # deviation from the local median, beyond the source's
 _ALL_NOISE: Final = 0.15  # deviation from the local median of an image that is nothing but noise
 _SPECKLE: Final = (0.02, 0.10)  # share of pixels that stand out from their neighbours, beyond the source's
+_BORDER_PLAIN, _BORDER_STEP = 0.06, 0.15  # largest difference within a border, least difference at its inner edge
 _DEEPEST_BORDER: Final = 0.2  # share of a side in which a border is looked for
 
 
@@ -86,13 +87,12 @@ def _border(view: Array) -> float:
     deepest = min(len(view) - 1, max(1, round(_DEEPEST_BORDER * len(view))))
     if deepest < 1 or view.shape[1] < 8:
         return 0.0
-    first = view[0].mean(0)
-    plain = np.abs(view[: deepest + 1] - first).max(-1) < 0.06
-    lines = plain.mean(1) > 0.97
-    if not lines[0]:
+    away = np.abs(view[: deepest + 1] - view[0].mean(0)).max(-1)
+    lines = (away < _BORDER_PLAIN).mean(1) > 0.97
+    if not lines[0] or lines.all():
         return 0.0
-    depth = int(np.argmin(lines)) if not lines.all() else 0
-    return depth / len(view) if depth and (~plain[depth]).mean() > 0.8 else 0.0
+    depth = int(np.argmin(lines))
+    return depth / len(view) if (away[depth] > _BORDER_STEP).mean() > 0.8 else 0.0
 
 
 def framed(
