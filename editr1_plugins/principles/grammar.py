@@ -134,7 +134,7 @@ _CLAUSES: Final = (
     ("replace", r"(?:turn|change|transform|convert|morph|make) <...=what> (?:into|to) <...=new>"),
     ("replace", r"(?:make|have) <...=what> (?:be(?:come)? )?(?P<new>an? .+)"),
     ("replace", r"(?P<what>the .+?) (?:should|must|shall) (?:be|become) (?P<new>an? .+)"),
-    ("add", r"<put> <...=new> (?:in|at|on|to|into|near|inside)(?: the)? <where=where>"),
+    ("add", r"<put> <...=new> (?:(?:in|at|on|to|into|near|inside) )?(?:the )?<where=where>"),
     ("add", r"(?:in|at|on) the <where=where>,? <put> <...=new>"),
     ("add", r"<put> <...=new>(?: (?:to|in|into) (?:the|this) (?:image|photo|picture|scene))?"),
 )

@@ -51,9 +51,11 @@ class MeasureVerifier:
         verifications = []
         for edit, asked in zip(edits, principles, strict=True):
             image = edit.source.convert("RGB")
-            source = sources.setdefault((image.size, image.tobytes()), SourceImage(image))
+            key = (image.size, image.tobytes())
+            if key not in sources:
+                sources[key] = SourceImage(image)
             asks = [parse_question(principle.question) for principle in asked]
-            bench = Bench(source, edit.edited.convert("RGB"), [ask for ask in asks if ask is not None])
+            bench = Bench(sources[key], edit.edited.convert("RGB"), [ask for ask in asks if ask is not None])
             findings = [
                 bench.measure(ask) if ask else unmeasured("this verifier cannot measure such a question")
                 for ask in asks

@@ -267,6 +267,7 @@ def test_half_of_the_place_is_half_of_the_edit(instruction: str) -> None:
         ("change the background to a beach", "without a model"),
         ("make the red circle red", "no change to measure"),
         ("make the background white", "no change to measure"),
+        ("make the red circle yellow and make the image brighter", "tone of the whole image"),
         ('change the text "A" to "B"', "without a model"),
         ("make it look like a watercolor", "without a model"),
     ],

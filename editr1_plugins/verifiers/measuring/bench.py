@@ -123,6 +123,8 @@ class Bench:
 
     def _measured(self, ask: Ask) -> Finding:
         if ask.kind in _OBJECT_MEASURES:
+            if any(other.kind.startswith("tone") for other in self.asks):
+                return unmeasured("the tone of the whole image is to change too: objects cannot be measured under that")
             if not self.same_aspect:
                 return unmeasured("the edited image has other proportions: places in it cannot be compared")
             return _OBJECT_MEASURES[ask.kind](self.pair, ask)

@@ -53,7 +53,7 @@ def examples(name: str) -> Array:
     return rgb
 
 
-def oklab(rgb: Array) -> Array:
+def _oklab(rgb: Array) -> Array:
     """sRGB in 0..1 to OKLab (Ottosson 2020): equal steps look about equal."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     lab: Array = np.cbrt(linear @ _TO_LMS) @ _TO_LAB
@@ -78,7 +78,7 @@ _TO_LAB: Final = np.array(
 
 @lru_cache(maxsize=256)
 def _lab_examples(name: str) -> Array:
-    return oklab(examples(name).astype(np.float64))
+    return _oklab(examples(name).astype(np.float64))
 
 
 _BASIC_LAB: Final = np.concatenate([_lab_examples(name) for name in _BASIC])
@@ -87,7 +87,7 @@ _BASIC_STARTS: Final = np.cumsum([0, *(len(_lab_examples(name)) for name in _BAS
 
 def _nearest(rgb: Array, name: str = "") -> tuple[Array, float]:
     """OKLab distance of an RGB colour to each basic colour, and to `name`."""
-    lab = oklab(np.asarray(rgb, np.float64))
+    lab = _oklab(np.asarray(rgb, np.float64))
     near = np.minimum.reduceat(((_BASIC_LAB - lab) ** 2).sum(-1), _BASIC_STARTS)
     own = ((_lab_examples(name) - lab) ** 2).sum(-1).min() if name else 0.0
     return np.sqrt(near), float(np.sqrt(own))
