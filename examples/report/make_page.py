@@ -2,7 +2,7 @@
 
     python examples/report/make_page.py outputs/report
 
-It writes the edits and `edits.jsonl` into the folder, judges them with the embedded `measure` and all guards as
+It writes the edits and `edits.jsonl` into the folder, judges them with the embedded `measure` and the default guards as
 `editr1 score --input` would, and makes `page.html` as `editr1 report` does. The picture in the project's README shows
 this page.
 """
@@ -13,7 +13,6 @@ from pathlib import Path
 
 from PIL import Image, ImageEnhance, ImageOps
 
-from editr1_plugins.guards import default_guards
 from editr1_plugins.miniedit.model import CALL, load_pipeline
 from editr1_plugins.miniedit.pairs import sample_tasks
 from editr1_plugins.miniedit.world import draw
@@ -89,7 +88,7 @@ def main() -> None:
     rows = [*photo_rows(folder), *miniedit_rows(folder)]
     lines = folder / "edits.jsonl"
     lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    print(score_file(lines, folder / "records", verifier="measure", decomposer="rules", guards=default_guards()))
+    print(score_file(lines, folder / "records", verifier="measure", decomposer="rules"))
     print(write_report(folder / "records", folder / "page.html", title="MiniEdit and four photographs"))
 
 

@@ -75,7 +75,13 @@ class TestScoreFile:
         seen: list[BulkSummary] = []
         path = make_input(tmp_path / "in", [0, 50, 100, 150, 200])
         summary = score_file(
-            path, tmp_path / "out", batch_size=2, progress=seen.append, verifier=judge, decomposer=Questions()
+            path,
+            tmp_path / "out",
+            batch_size=2,
+            progress=seen.append,
+            verifier=judge,
+            decomposer=Questions(),
+            guards=(),
         )
         assert summary == BulkSummary(rows=5, scored=5, mean=4.0)
         assert [each.rows for each in seen] == [2, 4, 5]
@@ -88,11 +94,11 @@ class TestScoreFile:
 
     def test_a_second_run_judges_only_what_is_new(self, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        score_file(make_input(tmp_path / "in", [50, 100]), out, verifier=Redness(), decomposer=Questions())
+        score_file(make_input(tmp_path / "in", [50, 100]), out, verifier=Redness(), decomposer=Questions(), guards=())
         judge = Redness()
         # The order changed, a row came in between, and one is there twice.
         path = make_input(tmp_path / "in", [100, 200, 50, 100])
-        summary = score_file(path, out, verifier=judge, decomposer=Questions())
+        summary = score_file(path, out, verifier=judge, decomposer=Questions(), guards=())
         assert (summary.rows, summary.resumed, summary.mean) == (4, 2, pytest.approx(4.5))
         assert judge.asked == [200, 100]
         assert len(list(read_records(out))) == 4
@@ -116,7 +122,7 @@ class TestScoreFile:
             "x" * (MAX_LINE + 10),
         ]
         path = make_input(tmp_path / "in", [50], *bad, good | {"id": "last"}, "", "  ")
-        summary = score_file(path, tmp_path / "out", verifier=Redness(), decomposer=Questions())
+        summary = score_file(path, tmp_path / "out", verifier=Redness(), decomposer=Questions(), guards=())
         assert (summary.rows, summary.scored, summary.failed) == (14, 2, 12)
         assert summary.failures == {"bad_row": 8, "bad_image": 4}
         records = list(read_records(tmp_path / "out"))
@@ -125,12 +131,12 @@ class TestScoreFile:
         assert broken["failure"].startswith("bad_image: ")
         assert "text.png" in broken["failure"]
         assert (broken["score"], broken["source_image"], broken["batch"]) == (None, None, 0)
-        again = score_file(path, tmp_path / "out", verifier=Redness(), decomposer=Questions())
+        again = score_file(path, tmp_path / "out", verifier=Redness(), decomposer=Questions(), guards=())
         assert (again.resumed, again.failures) == (14, summary.failures)
 
     def test_failed_rows_are_tried_again_when_asked_and_the_last_attempt_counts(self, tmp_path: Path) -> None:
         path, out = make_input(tmp_path / "in", [7, 100]), tmp_path / "out"
-        first = score_file(path, out, verifier=Redness(), decomposer=Questions())
+        first = score_file(path, out, verifier=Redness(), decomposer=Questions(), guards=())
         assert first.failures == {"down": 1}
 
         class Up(Redness):
@@ -139,34 +145,34 @@ class TestScoreFile:
                 return [Verification(score=9.0)] * len(edits)
 
         judge = Up()
-        assert score_file(path, out, verifier=judge, decomposer=Questions()).failed == 1
+        assert score_file(path, out, verifier=judge, decomposer=Questions(), guards=()).failed == 1
         assert judge.asked == []
-        summary = score_file(path, out, retry_failed=True, verifier=judge, decomposer=Questions())
+        summary = score_file(path, out, retry_failed=True, verifier=judge, decomposer=Questions(), guards=())
         assert (judge.asked, summary.scored, summary.mean) == ([7], 2, 6.5)
         assert len(list(read_records(out))) == 3
         assert {row: record["score"] for row, record in by_row(out).items()} == {7: 9.0, 100: 4.0}
-        assert score_file(path, out, verifier=judge, decomposer=Questions()).mean == 6.5
+        assert score_file(path, out, verifier=judge, decomposer=Questions(), guards=()).mean == 6.5
 
     def test_another_judge_or_other_records_in_the_directory_are_refused(self, tmp_path: Path) -> None:
         path, out = make_input(tmp_path / "in", [50]), tmp_path / "out"
-        score_file(path, out, verifier=Redness(), decomposer=Questions())
+        score_file(path, out, verifier=Redness(), decomposer=Questions(), guards=())
         other = Redness()
         other.identity = "redness/2"
         with pytest.raises(ConfigError, match=r"another judge \(verifier was 'redness/1', is 'redness/2'\)"):
-            score_file(path, out, verifier=other, decomposer=Questions())
+            score_file(path, out, verifier=other, decomposer=Questions(), guards=())
         with pytest.raises(ConfigError, match="samples was 1, is 3"):
-            score_file(path, out, verifier=Redness(), decomposer=Questions(), samples=3)
+            score_file(path, out, verifier=Redness(), decomposer=Questions(), guards=(), samples=3)
         assert other.asked == []
         (out / "run.json").unlink()
         with pytest.raises(ConfigError, match="records of something else"):
-            score_file(path, out, verifier=Redness(), decomposer=Questions())
+            score_file(path, out, verifier=Redness(), decomposer=Questions(), guards=())
 
     def test_a_judge_that_moved_is_the_same_judge(self, tmp_path: Path) -> None:
         path, out = make_input(tmp_path / "in", [50]), tmp_path / "out"
         for address, resumed in (("http://one:8000/v1", 0), ("https://two/v1", 1)):
             judge = Redness()
             judge.identity = f"wording/1 by openai:model@{address}"
-            assert score_file(path, out, verifier=judge, decomposer=Questions()).resumed == resumed
+            assert score_file(path, out, verifier=judge, decomposer=Questions(), guards=()).resumed == resumed
 
     def test_a_directory_that_is_being_written_is_refused(self, tmp_path: Path) -> None:
         path, out = make_input(tmp_path / "in", [50]), tmp_path / "out"
@@ -174,10 +180,10 @@ class TestScoreFile:
         class Nested(Redness):
             def verify(self, edits: Sequence[Edit], principles: Sequence[Sequence[Principle]]) -> list[Verification]:
                 with pytest.raises(ConfigError, match="another run is writing"):
-                    score_file(path, out, verifier=Redness(), decomposer=Questions())
+                    score_file(path, out, verifier=Redness(), decomposer=Questions(), guards=())
                 return super().verify(edits, principles)
 
-        assert score_file(path, out, verifier=Nested(), decomposer=Questions()).scored == 1
+        assert score_file(path, out, verifier=Nested(), decomposer=Questions(), guards=()).scored == 1
 
     def test_a_full_disk_ends_the_run_and_loses_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path, out = make_input(tmp_path / "in", [50, 100, 150, 200]), tmp_path / "out"
@@ -192,9 +198,9 @@ class TestScoreFile:
         with monkeypatch.context() as patch:
             patch.setattr(RecordWriter, "write", full)
             with pytest.raises(OSError, match="No space left"):
-                score_file(path, out, batch_size=2, verifier=Redness(), decomposer=Questions())
+                score_file(path, out, batch_size=2, verifier=Redness(), decomposer=Questions(), guards=())
         judge = Redness()
-        assert score_file(path, out, verifier=judge, decomposer=Questions()).resumed == 3
+        assert score_file(path, out, verifier=judge, decomposer=Questions(), guards=()).resumed == 3
         assert judge.asked == [200]
 
     def test_a_batch_is_bounded_by_pixels_and_a_group_shares_its_source(
@@ -210,7 +216,7 @@ class TestScoreFile:
 
         judge = Watching()
         path = make_input(tmp_path / "in", [10, 20, 30, 40, 50])
-        score_file(path, tmp_path / "out", verifier=judge, decomposer=Questions())
+        score_file(path, tmp_path / "out", verifier=judge, decomposer=Questions(), guards=())
         assert (judge.batches, sources) == ([3, 2], [1, 1])
 
     def test_an_answer_that_is_no_json_is_a_row_without_score(self, tmp_path: Path) -> None:
@@ -219,7 +225,7 @@ class TestScoreFile:
                 return [Verification(score=5.0, trace=object())] * len(edits)  # type: ignore[arg-type]
 
         summary = score_file(
-            make_input(tmp_path / "in", [50]), tmp_path / "out", verifier=Odd(), decomposer=Questions()
+            make_input(tmp_path / "in", [50]), tmp_path / "out", verifier=Odd(), decomposer=Questions(), guards=()
         )
         assert summary.failures == {"unwritable": 1}
 

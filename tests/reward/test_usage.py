@@ -37,7 +37,7 @@ def edit() -> Edit:
 def test_tokens_latency_prompt_and_model_are_in_the_record(tmp_path: Path) -> None:
     with JudgeServer(Scripted(text="<score>7.5</score>", cached_tokens=64)) as server:
         judge = OpenAIVerifier("tiny", server.url.replace("//", "//user:secret@"), mode="think")
-        [outcome] = EditRRMReward(judge, Questions(), samples=2, record=tmp_path).score([edit()])
+        [outcome] = EditRRMReward(judge, Questions(), guards=(), samples=2, record=tmp_path).score([edit()])
         judge.close()
     (row,) = read_records(tmp_path)
     usage = row["usage"]
@@ -55,7 +55,7 @@ def test_tokens_latency_prompt_and_model_are_in_the_record(tmp_path: Path) -> No
 def test_a_failed_judgement_has_its_cost_too(tmp_path: Path) -> None:
     with JudgeServer("no score in here") as server:
         judge = OpenAIVerifier("tiny", server.url)
-        EditRRMReward(judge, Questions(), record=tmp_path).score([edit()])
+        EditRRMReward(judge, Questions(), guards=(), record=tmp_path).score([edit()])
         judge.close()
     (row,) = read_records(tmp_path)
     assert row["score"] is None
@@ -115,6 +115,6 @@ def test_a_plugin_whose_answer_is_no_json_costs_its_record_but_not_the_run(tmp_p
         def verify(self, edits: Sequence[Edit], principles: Sequence[Sequence[Principle]]) -> list[Verification]:
             return [Verification(score=5.0, trace=object()) for _ in edits]  # type: ignore[arg-type]
 
-    [outcome] = EditRRMReward(Odd(), Questions(), record=tmp_path).score([edit()])
+    [outcome] = EditRRMReward(Odd(), Questions(), guards=(), record=tmp_path).score([edit()])
     assert outcome.score == 5.0
     assert not list(read_records(tmp_path))
