@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
-    from .types import Decomposer, Verifier
+    from .types import Decomposer, Guard, Verifier
 
-__all__ = ["register_algorithms", "register_decomposers", "register_verifiers"]
+__all__ = ["register_algorithms", "register_decomposers", "register_guards", "register_verifiers"]
 
 
 def _measure() -> Verifier:
@@ -53,6 +54,13 @@ def _first(argument: str) -> Decomposer:
     return FallbackDecomposer.from_spec(argument)
 
 
+def _guard(class_name: str) -> Guard:
+    from . import guards
+
+    guard: Guard = getattr(guards, class_name)()
+    return guard
+
+
 def _flow_grpo() -> Any:
     from .training.algorithms.flow_grpo import FlowGRPO
 
@@ -85,6 +93,27 @@ def register_decomposers(register: Register) -> None:
         "vlm",
         _vlm,
         summary="vlm:MODEL@URL or vlm:transformers:PATH_OR_ID, few-shot prompts to a VLM",
+    )
+
+
+@hookimpl
+def register_guards(register: Register) -> None:
+    for name, class_name, summary in (
+        ("no-edit", "NoEditGuard", "a copy of the source: score 0, and no judge call"),
+        ("border", "BorderGuard", "a border of one colour that the source lacks"),
+        ("size", "SizeGuard", "other proportions, most pixels lost, or the content cut, zoomed or shifted"),
+        ("drift", "BackgroundDriftGuard", "the surroundings changed although a local edit was asked"),
+        ("saturation", "SaturationGuard", "colours pushed all over the picture"),
+        ("sharpness", "SharpnessGuard", "the source's fine detail amplified"),
+        ("dots", "DotsGuard", "grain or dots all over the picture"),
+        ("collage", "CollageGuard", "the whole source shown within the edited image"),
+    ):
+        register(name, partial(_guard, class_name), summary=summary)
+    register(
+        "text",
+        partial(_guard, "PaintedTextGuard"),
+        summary="words painted into the image, read by OCR",
+        requires=("rapidocr_onnxruntime[ocr]",),
     )
 
 

@@ -35,11 +35,22 @@ from editr1_plugins.types import Alarm, Decomposer, Edit, Guard, NoPrinciples, P
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["DECOMPOSER_VARIABLE", "VERIFIER_VARIABLE", "EditRRMReward", "PrincipleStore", "RecordSink"]
+__all__ = [
+    "DECOMPOSER_VARIABLE",
+    "DEFAULT_GUARD_NAMES",
+    "VERIFIER_VARIABLE",
+    "EditRRMReward",
+    "PrincipleStore",
+    "RecordSink",
+]
 
 #: The environment variables that name the verifier and the decomposer of `EditRRMReward()`.
 VERIFIER_VARIABLE: Final = "EDITR1_VERIFIER"
 DECOMPOSER_VARIABLE: Final = "EDITR1_DECOMPOSER"
+
+#: The guards of `EditRRMReward()`. "drift" has to tell local from global edits by the instruction's words, and "text"
+#: needs an extra and time: both are opt-in.
+DEFAULT_GUARD_NAMES: Final = ("no-edit", "border", "size", "saturation", "sharpness", "dots", "collage")
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +101,7 @@ class EditRRMReward:
     Args:
         verifier: an instance or a spec such as "measure"; default `$EDITR1_VERIFIER`, else the embedded `measure`.
         decomposer: an instance or a spec; default `$EDITR1_DECOMPOSER`, else "rules".
-        guards: instances or specs.
+        guards: instances or specs; default `DEFAULT_GUARD_NAMES`, `()` for none.
         samples: how often each edit is judged; the scores are averaged. Each sample is one more item in the verifier's
             batch, so a backend that samples by itself (`n=` of a server) is cheaper told so in its own settings.
         aggregate: "score" (tau as judged) or "average" (10 x mean verdict, gated by Follow).
@@ -113,7 +124,7 @@ class EditRRMReward:
         self,
         verifier: Verifier | str | None = None,
         decomposer: Decomposer | str | None = None,
-        guards: Sequence[Guard | str] = (),
+        guards: Sequence[Guard | str] = DEFAULT_GUARD_NAMES,
         *,
         samples: int = 1,
         aggregate: Aggregate = "score",
