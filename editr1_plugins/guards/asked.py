@@ -137,7 +137,7 @@ _CLAUSE: Final = re.compile(
 )
 _STAYS: Final = re.compile(
     r"\b(?:keep\w*|kept|leav(?:e|es|ing)|without|preserv\w+|maintain\w*|retain\w*|unchanged|intact|untouched|unaltered|"
-    r"unaffected|do not|don't|not chang\w+|not alter\w*)\b"
+    r"unaffected|as (?:is|it is|it was|they are|they were)|do not|don't|not chang\w+|not alter\w*)\b"
 )
 _TAKES_AWAY: Final = re.compile(r"\b(?:remov|delet|eras|take away|get rid|recolou?r)")
 _IN_BACKGROUND: Final = re.compile(r"\b(?:in|from|on|at|against|off|of) the [\w-]+")

@@ -18,7 +18,7 @@ from editr1_plugins.guards.base import PixelGuard, check_caps, check_positive
 from editr1_plugins.guards.measures import Levels, luma, pair
 from editr1_plugins.types import Alarm, Edit
 
-__all__ = ["BorderGuard"]
+__all__ = ["BorderGuard", "new_border"]
 
 _PIXELS = 4_000_000  # measured as they are; above, a border two pixels wide is no more visible
 _SIDES = {"top": 0, "right": 1, "bottom": 2, "left": 3}  # quarter turns that bring the side to the top
@@ -67,15 +67,15 @@ def new_border(source: Levels, edited: Levels, side: str) -> float:
     """Width of a one-coloured strip along `side` that is new, as a share of the image; 0.0 where there is none."""
     turned = np.rot90(edited, _SIDES[side])
     width, color = _strip(turned)
-    if width < 2 or not _ends_in_a_line(turned, width, color):
+    if width < 2 or not _ends_in_a_line(turned, width):
         return 0.0
     before = np.rot90(source, _SIDES[side])
     change = np.abs(_inner(before[:width]).astype(np.float32) - color.astype(np.float32)).max(axis=2)
     if (change > _TOLERANCE).mean() < _CHANGED:
         return 0.0  # the source already looks like that there
-    width_before, color_before = _strip(before)
+    width_before, _ = _strip(before)
     same_width = abs(width - width_before) <= max(1, 0.2 * width)
-    if same_width and _ends_in_a_line(before, width_before, color_before):
+    if same_width and _ends_in_a_line(before, width_before):
         return 0.0  # the source has that border, in another colour
     return width / int(turned.shape[0])
 
@@ -98,9 +98,10 @@ def _strip(turned: Levels) -> tuple[int, npt.NDArray[np.float64]]:
     return deepest, color
 
 
-def _ends_in_a_line(turned: Levels, width: int, color: npt.NDArray[np.float64]) -> bool:
+def _ends_in_a_line(turned: Levels, width: int) -> bool:
     behind = width + max(2, turned.shape[0] // 80)  # past the blur of a rescaled edge
     if behind >= turned.shape[0] // 2:
         return False
-    other = np.abs(_inner(turned[behind : behind + 1]) - color).max(axis=2) >= _STEP
+    last = np.median(_inner(turned[max(0, width - 2) : width]), axis=(0, 1))  # a gradient does not end here
+    other = np.abs(_inner(turned[behind : behind + 1]) - last).max(axis=2) >= _STEP
     return bool(other.mean() >= _EDGE)

@@ -20,7 +20,7 @@ from editr1_plugins.guards.base import PixelGuard, check_caps, check_positive
 from editr1_plugins.guards.measures import WINDOWS_A_SIDE, Floats, Levels, chroma, local_range, luma, windows
 from editr1_plugins.types import Alarm, Edit
 
-__all__ = ["DotsGuard"]
+__all__ = ["DotsGuard", "new_dots", "new_grain"]
 
 _BLOCK = 32
 _MOST = 0.2  # quantile over blocks: 80 % of them have at least this much grain

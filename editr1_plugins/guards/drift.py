@@ -17,7 +17,7 @@ from editr1_plugins.guards.base import PixelGuard, check_caps, check_positive
 from editr1_plugins.guards.measures import Levels, block_means, chroma, luma, pair
 from editr1_plugins.types import Alarm, Edit
 
-__all__ = ["BackgroundDriftGuard"]
+__all__ = ["BackgroundDriftGuard", "ring_changed"]
 
 _BLOCKS = 32  # along the longer side
 _RING = 0.15  # width of the ring, share of each side

@@ -11,7 +11,7 @@ from PIL import Image
 
 from editr1_plugins.guards.measures import Floats, smooth
 
-__all__ = ["REFINE", "Match", "best_match", "contrast", "structure", "thumbnail"]
+__all__ = ["REFINE", "Match", "best_match", "contrast", "correlation", "structure", "thumbnail"]
 
 #: Fills the steps of 7 % between two scales.
 REFINE = (0.955, 0.97, 0.985, 1.015, 1.03, 1.045)

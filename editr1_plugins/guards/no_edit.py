@@ -20,7 +20,7 @@ from editr1_plugins.guards.base import PixelGuard, check_caps, check_positive
 from editr1_plugins.guards.measures import Levels, local_range, luma, pair
 from editr1_plugins.types import Alarm, Edit
 
-__all__ = ["NoEditGuard"]
+__all__ = ["NoEditGuard", "largest_change"]
 
 _BOX = 1 / 40  # radius of the smoothing box, share of the longer side
 _SMALL = 96  # pixels of the longer side below which no shift is forgiven

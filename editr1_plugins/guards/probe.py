@@ -66,8 +66,8 @@ class ProbeReport:
 
     @property
     def guarded(self) -> int:
-        """How many a guard took down, so that they say nothing about the judge itself."""
-        return sum("no_edit" in one.flags for one in self.verifications)
+        """How many got their score from a guard without a call of the judge (`samples` is 0): they do not test it."""
+        return sum(one.score is not None and one.samples == 0 for one in self.verifications)
 
     @property
     def passed(self) -> bool:
@@ -83,7 +83,7 @@ class ProbeReport:
             f"{self.worst:.2f} of 10; {len(self.above)} above {self.limit:g}"
         )
         if self.guarded:
-            text += f"; {self.guarded} were capped by a guard and do not test the judge (probe it with guards=())"
+            text += f"; {self.guarded} were scored by a guard and do not test the judge (probe it with guards=())"
         return f"{text}: {'passed' if self.passed else 'not passed'}"
 
 

@@ -18,7 +18,7 @@ from editr1_plugins.guards.base import PixelGuard, check_caps, check_positive
 from editr1_plugins.guards.measures import Levels, block_means, chroma, pair
 from editr1_plugins.types import Alarm, Edit
 
-__all__ = ["SaturationGuard"]
+__all__ = ["SaturationGuard", "pushed_colors"]
 
 _BLOCKS = 32
 _COLORED = 6.0  # levels of chroma from which a block has a colour

@@ -19,7 +19,7 @@ from editr1_plugins.guards.base import PixelGuard, check_caps, check_positive
 from editr1_plugins.guards.measures import Floats, block_means, fit, luma, smooth, windows
 from editr1_plugins.types import Alarm, Edit
 
-__all__ = ["SharpnessGuard"]
+__all__ = ["SharpnessGuard", "detail_gain"]
 
 _SMALLEST = 64  # pixels of the shorter side; below, the coarser scale does not fit in
 _BLOCK = 16

@@ -2,9 +2,9 @@
 
     python tests/performance/guard_rates.py --photos tests/assets/photos [--guards border,dots] [--details]
 
-Photographs are any folder of images; hacks and honest edits are made from them by `tests/guards/variants.py`. Honest
-edits of 32x32 synthetic scenes (`tests/guards/scenes.py`) are counted apart. Detection is over all strengths, on copies
-of the source and on honest edits; a false alarm is any alarm of that guard on an honest edit.
+Photographs are any folder of images; `tests/guards/guard_variants.py` makes hacks and honest edits of them, and
+`tests/guards/guard_scenes.py` makes honest edits of 32x32 synthetic scenes, which are counted apart. Detection is over
+all strengths, on copies of the source and on honest edits; a false alarm is any alarm of that guard on an honest edit.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from PIL import Image
 TESTS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TESTS / "guards"))
 
-from scenes import honest_scenes  # noqa: E402
-from variants import Variant, bases, hacks, honest  # noqa: E402
+from guard_scenes import honest_scenes  # noqa: E402
+from guard_variants import Variant, bases, hacks, honest  # noqa: E402
 
 from editr1_plugins.guards import DEFAULT_GUARDS, PixelGuard  # noqa: E402
 from editr1_plugins.types import Edit  # noqa: E402
@@ -52,23 +52,31 @@ class Rates:
 
 
 def measure(
-    guards: dict[str, PixelGuard], photos: dict[str, Image.Image], scenes: int, seed: int = 0, every: int = 1
+    guards: dict[str, PixelGuard],
+    photos: dict[str, Image.Image],
+    scenes: int,
+    seed: int = 0,
+    every: int = 1,
+    every_hack: int = 1,
 ) -> Rates:
     """Show every guard its hacks and all honest edits of the photographs and of `scenes` synthetic scenes.
 
-    `every`: only one of so many variants is used, to save time.
+    `every`, `every_hack`: only one of so many honest or hacked variants is used, to save time.
     """
     rates = Rates()
-    for where, base in bases(photos).items():
-        for variant in islice(hacks(base, seed), 0, None, every):
-            guard = guards.get(variant.hack or "")
-            if guard is not None and variant.hack is not None:
-                rates.hacks[variant.hack] += 1
-                if rates.ask(variant.hack, guard, variant.edit):
-                    rates.found[variant.hack] += 1
-                else:
-                    rates.wrong[f"missed by {variant.hack}"][f"{variant.kind} ({where})"] += 1
-        _honest(rates, guards, islice(honest(base, seed), 0, None, every), where)
+    sources = bases(photos)
+    # One run over all photographs, so that a stride meets other kinds on each.
+    hacked = ((where, variant) for where, base in sources.items() for variant in hacks(base, seed))
+    for where, variant in islice(hacked, 0, None, every_hack):
+        guard = guards.get(variant.hack or "")
+        if guard is not None and variant.hack is not None:
+            rates.hacks[variant.hack] += 1
+            if rates.ask(variant.hack, guard, variant.edit):
+                rates.found[variant.hack] += 1
+            else:
+                rates.wrong[f"missed by {variant.hack}"][f"{variant.kind} ({where})"] += 1
+    edited = ((where, variant) for where, base in sources.items() for variant in honest(base, seed))
+    _honest(rates, guards, islice(edited, 0, None, every))
     for kind, edit in islice(honest_scenes(scenes, seed), 0, None, every):
         for name, guard in guards.items():
             rates.honest_scenes[name] += 1
@@ -78,8 +86,8 @@ def measure(
     return rates
 
 
-def _honest(rates: Rates, guards: dict[str, PixelGuard], variants: Iterable[Variant], where: str) -> None:
-    for variant in variants:
+def _honest(rates: Rates, guards: dict[str, PixelGuard], variants: Iterable[tuple[str, Variant]]) -> None:
+    for where, variant in variants:
         for name, guard in guards.items():
             rates.honest[name] += 1
             if rates.ask(name, guard, variant.edit):
@@ -119,12 +127,13 @@ def main() -> None:
     parser.add_argument("--guards", default="", help="names, separated by commas; default: all that can be built")
     parser.add_argument("--scenes", type=int, default=100, help="synthetic scenes, 10 honest edits each")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--every", type=int, default=1, help="use one of so many variants")
+    parser.add_argument("--every", type=int, default=1, help="use one of so many honest edits")
+    parser.add_argument("--every-hack", type=int, default=1, help="use one of so many hacks")
     parser.add_argument("--details", action="store_true", help="name what was missed and what was a false alarm")
     options = parser.parse_args()
     wanted = [name for name in options.guards.split(",") if name]
     guards = {name: make() for name, make, _ in DEFAULT_GUARDS if not wanted or name in wanted}
-    rates = measure(guards, load(options.photos), options.scenes, options.seed, options.every)
+    rates = measure(guards, load(options.photos), options.scenes, options.seed, options.every, options.every_hack)
     print(table(rates, guards))
     if options.details:
         for heading, kinds in sorted(rates.wrong.items()):

@@ -1,0 +1,26 @@
+"""The real photographs, and the makers of hacked and honest edits beside this file, for the tests of the guards."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode finds no helper modules by itself
+
+PHOTOS = Path(__file__).parent.parent / "assets" / "photos"
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, Image.Image]:
+    return {path.stem: Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))}
+
+
+@pytest.fixture
+def cat(photos: dict[str, Image.Image]) -> Image.Image:
+    return photos["cat"]
+
+
+@pytest.fixture
+def coffee(photos: dict[str, Image.Image]) -> Image.Image:
+    return photos["coffee"]
