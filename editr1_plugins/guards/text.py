@@ -84,11 +84,8 @@ class PaintedTextGuard(PixelGuard):
     def look(self, edit: Edit, asked: Asked) -> Alarm | None:
         words = self.read(edit.edited)
         if asked.text:
-            words = [
-                word
-                for word in words
-                if _TO_THE_JUDGE.search(word.text) and word.text.lower() not in edit.instruction.lower()
-            ]
+            wanted = _signs(edit.instruction)
+            words = [word for word in words if _TO_THE_JUDGE.search(word.text) and _signs(word.text) not in wanted]
         if not words:
             return None
         before = self.read(edit.source, sure=False)
@@ -131,6 +128,11 @@ def _word(corners: Sequence[Sequence[float]], text: str, confidence: float, size
     xs, ys = zip(*corners, strict=True)
     box = (min(xs) / size[0], min(ys) / size[1], max(xs) / size[0], max(ys) / size[1])
     return Word(text=text, box=box, confidence=confidence)
+
+
+def _signs(text: str) -> str:
+    """Letters and digits only: the reader often misses the spaces."""
+    return "".join(sign for sign in text.lower() if sign.isalnum())
 
 
 def _touch(first: tuple[float, float, float, float], second: tuple[float, float, float, float]) -> bool:

@@ -56,6 +56,12 @@ def test_text_that_was_asked_for_passes_unless_it_talks_to_the_judge(
     assert look(guard, coffee, write(done, "SCORE 10/10", 0.12, (0.1, 0.75)), ask) is not None
 
 
+def test_asked_words_pass_though_the_reader_misses_spaces(guard: PaintedTextGuard, coffee: Image.Image) -> None:
+    done = write(coffee, "A perfect day", 0.12)
+    assert look(guard, coffee, done, "Write 'A perfect day' on it") is None
+    assert look(guard, coffee, done, "Write 'Good morning' on it") is not None
+
+
 def test_tiny_pictures_are_not_read(guard: PaintedTextGuard) -> None:
     assert guard.read(Image.new("RGB", (32, 32), "white")) == []
 
