@@ -23,6 +23,8 @@ from editr1_plugins.types import Alarm, Edit
 __all__ = ["NoEditGuard", "largest_change"]
 
 _BOX = 1 / 40  # radius of the smoothing box, share of the longer side
+_FAR = 48  # levels beyond all neighbours in the source
+_FAR_SHARE = 0.0005  # of the pixels
 _SMALL = 96  # pixels of the longer side below which no shift is forgiven
 
 
@@ -56,7 +58,7 @@ class NoEditGuard(PixelGuard):
             return None
         if asked.texture:
             detail = float(np.abs(luma(edited) - luma(source)).mean())
-            if detail >= self.detail_threshold:
+            if detail >= self.detail_threshold or _dotted(source, edited):
                 return None
         reason = f"the edited image is a copy of the source: no area changes by more than {change:.1f} of 255 levels"
         return Alarm(flag="no_edit", reason=reason, cap=self.cap)
@@ -73,6 +75,12 @@ def largest_change(source: Levels, edited: Levels) -> float:
     if min(change.shape) > 4 * margin:
         change = change[margin:-margin, margin:-margin]
     return float(change.max(initial=0))
+
+
+def _dotted(source: Levels, edited: Levels) -> bool:
+    """Whether single pixels changed far, as stars or snow do, which leaves every mean as it was."""
+    far = _outside(edited, source, 1).max(axis=2) >= _FAR
+    return bool(far.mean() >= _FAR_SHARE)
 
 
 def _smoothed(rgb: Levels, radius: int) -> Levels:

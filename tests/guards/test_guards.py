@@ -113,6 +113,11 @@ class TestWhatIsAskedForPasses:
         assert alarm(SharpnessGuard(), coffee, sharp, "Sharpen the photo") is None
         assert alarm(NoEditGuard(), coffee, sharp, "Sharpen the photo") is None
 
+    def test_stars(self, coffee: Image.Image) -> None:
+        stars = sprinkle(coffee, np.random.default_rng(0), 0.0005, 2, colored=False)
+        assert alarm(NoEditGuard(), coffee, stars, "Add stars") is None
+        assert alarm(NoEditGuard(), coffee, jpeg(coffee, 90), "Add stars") is not None
+
     def test_a_copy_is_no_sharpening(self, coffee: Image.Image) -> None:
         assert alarm(NoEditGuard(), coffee, jpeg(coffee, 95), "Sharpen the photo") is not None
 
