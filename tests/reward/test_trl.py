@@ -354,10 +354,12 @@ def test_the_trl_command_with_the_verifier_of_an_installed_plugin(tmp_path: Path
     model = language.save_tiny_language_model(tmp_path / "model")
     prompt = [{"role": "user", "content": "Use at most 4 colours"}]
     blocks = Image.new("RGB", (16, 16), "white")
-    blocks.paste("red", (0, 0, 8, 16))
+    blocks.paste((220, 30, 30), (0, 0, 8, 16))
+    source = Image.new("RGB", (16, 16), "white")
+    source.paste("red", (0, 0, 8, 16))  # near the edit, but no copy, which would earn nothing
     ramp = Image.linear_gradient("L").resize((16, 16)).convert("RGB")
     dataset = datasets.Dataset.from_dict(
-        {"prompt": [prompt] * 2, "source_image": [blocks] * 2, "edited_image": [blocks, ramp]}
+        {"prompt": [prompt] * 2, "source_image": [source] * 2, "edited_image": [blocks, ramp]}
     )
     (tmp_path / "data").mkdir()
     dataset.to_parquet(tmp_path / "data" / "train.parquet")
