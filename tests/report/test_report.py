@@ -376,11 +376,13 @@ class TestInABrowser:
         assert self.shown(browser) == ["apple to pear", "Brighten", "change the sky", "darken", "erase it"]
         assert browser.run("document.getElementById('count').textContent") == "5 edits"
         self.choose(browser, flag="border")
+        # A card out of sight has no innerText until it is laid out (content-visibility: auto).
+        browser.wait("document.querySelector('.card').innerText !== ''")
         [card] = browser.run("[...document.querySelectorAll('.card')].map((each) => each.innerText)")
         for text in ("3.00", "border", "Guard border caps the score at 3: a white frame", "✗ no", "saw False"):
             assert text in card
         self.choose(browser, outcome="failed")
-        assert "timeout: no reply within 60 s" in browser.run("document.querySelector('.card').innerText")
+        browser.wait("document.querySelector('.card').innerText.includes('timeout: no reply within 60 s')")
         pictures = "[...document.images].every((each) => each.complete && each.naturalWidth === 24 && each.alt)"
         browser.wait(pictures)
         assert browser.run("document.images.length") == 2
