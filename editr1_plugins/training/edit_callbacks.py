@@ -9,7 +9,7 @@ from diffusers.configuration_utils import FrozenDict
 from transformers import TrainerCallback
 
 if TYPE_CHECKING:
-    from .edit_grpo import EditGRPOTrainer
+    from .edit_trainer import EditGRPOTrainer
 
 __all__ = ["Bookkeeping", "TrackedConfig"]
 

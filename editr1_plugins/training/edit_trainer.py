@@ -1,0 +1,350 @@
+"""`EditGRPOTrainer`: RL of an unmodified diffusers editing pipeline, as a `transformers.Trainer`.
+
+Configuration, callbacks, trackers, checkpoints, resume, optimizers and launchers are the Trainer's. Overridden are: the
+sampler (groups of the same prompt, as TRL's), the rollout (in `_prepare_inputs`), the replay (in `training_step`),
+evaluation with the ODE sampler, and saving through the pipeline's own LoRA format. Rewards are called as TRL does.
+
+    trainer = EditGRPOTrainer(
+        pipe,
+        reward_funcs=EditRRMReward(verifier="openai:MODEL@URL"),
+        args=EditGRPOConfig(output_dir="out"),
+        train_dataset=dataset,  # columns `image` and `prompt`; the rest goes to the rewards
+    )
+    trainer.train()
+
+Left out of GRPO as TRL has it: everything about tokens. The transformer is not wrapped (pipelines read its attributes);
+with several processes the gradients are averaged explicitly.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from accelerate.utils import gather_object
+from diffusers import DiffusionPipeline
+from peft import LoraConfig
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+from ..errors import ConfigError, DataError
+from ..plugins import resolve
+from .advantage import Advantages, group_advantages
+from .algorithms import Objective, accumulate
+from .edit_callbacks import Bookkeeping, TrackedConfig
+from .edit_config import EditGRPOConfig
+from .generation import Chunk, EditSampler, Generation, check_columns, derived_seed
+from .group_sampler import GroupSampler
+from .metrics import MAXIMA, Metrics, PassMetrics, std_within_groups
+from .policy import Policy
+from .preflight import preflight
+from .reward_call import RewardFunction, RewardFunctions
+from .tape import patched
+
+__all__ = ["EditGRPOTrainer"]
+
+_STATE_FILE = "editr1_state_{rank}.pt"
+
+
+class EditGRPOTrainer(Trainer):
+    """Trains a diffusers editing pipeline with rewards on the edits it makes.
+
+    Args:
+        model: a diffusers pipeline, or the id or path of one. Only its scheduler is exchanged, while it runs.
+        reward_funcs: one or several callables with TRL's reward signature; `completions` are edited PIL images.
+        args: an `EditGRPOConfig`.
+        train_dataset: rows with `image` (a PIL image, or a list of them) and `prompt`; other columns go to the rewards.
+        eval_dataset: the same, for `evaluate`; or a dict of such.
+        peft_config: the LoRA to train; None: an adapter that the pipeline has, else the whole transformer.
+        callbacks, optimizers: as in `transformers.Trainer`.
+        objective: the algorithm; None: the one that `args.objective` names.
+
+    Raises:
+        ConfigError: arguments that do not fit the pipeline or each other.
+        DataError: a dataset without the columns `image` and `prompt`.
+        ReplayError: (in `train`) the pipeline does not replay exactly what it samples.
+    """
+
+    config_class: ClassVar[type[EditGRPOConfig]] = EditGRPOConfig
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: RewardFunction | Sequence[RewardFunction],
+        args: EditGRPOConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        peft_config: LoraConfig | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        objective: Objective[Any] | None = None,
+    ) -> None:
+        args = args or self.config_class(output_dir="tmp_trainer")
+        self.pipe = DiffusionPipeline.from_pretrained(model) if isinstance(model, (str, os.PathLike)) else model
+        self.reward_functions = RewardFunctions(reward_funcs)
+        weights, names = args.reward_weights or [1.0] * len(self.reward_functions.names), self.reward_functions.names
+        if len(weights) != len(names):
+            raise ConfigError(f"{len(weights)} reward_weights for {len(names)} reward functions ({', '.join(names)})")
+        self.reward_weights = torch.tensor(weights)
+        for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
+            check_columns(name, dataset)
+        self.policy = Policy(self.pipe, peft_config, args.ema_decay)
+        found = objective if objective is not None else resolve("algorithm", args.objective)
+        self.objective: Objective[Any] = found.configured(args)
+        super().__init__(
+            model=self.policy.network,
+            args=args,
+            data_collator=_rows_as_they_are,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            callbacks=[Bookkeeping(self), *(callbacks or [])],
+            optimizers=optimizers,
+        )
+        self.model_accepts_loss_kwargs = False  # losses are averaged over accumulation here, not by the model
+        self.pipe.to(self.accelerator.device)
+        self.pipe.set_progress_bar_config(disable=True)
+        self.sampler = EditSampler(
+            self.pipe, args, stochastic=self.objective.stochastic, autocast=self.accelerator.autocast
+        )
+        self._generation: Generation | None = None
+        self._passes = 0  # replay passes since the start of the run
+        self._metrics = Metrics()
+        self._extra: dict[str, list[Any]] = {}
+
+    # Data: groups of the same row, each rollout's rows as often as they are replayed
+
+    @property
+    def _passes_per_rollout(self) -> int:
+        return int(self.args.steps_per_generation * self.args.num_iterations)
+
+    @property
+    def within_rollout(self) -> bool:
+        """Whether the current rollout still has passes to come."""
+        return self._passes % self._passes_per_rollout != 0
+
+    def get_train_dataloader(self) -> Any:
+        """Batches of a whole rollout's rows, repeated for every replay pass, as in TRL's GRPOTrainer."""
+        if self.train_dataset is None:
+            raise ConfigError("training needs a train_dataset")
+        return self._get_dataloader(
+            dataset=self.train_dataset,
+            description="Training",
+            batch_size=self._train_batch_size * self.args.steps_per_generation,
+            sampler_fn=self._get_train_sampler,
+            is_training=True,
+        )
+
+    def _get_train_sampler(self, dataset: Any = None) -> GroupSampler:
+        prompts = self.args.generation_batch_size // self.args.num_generations
+        rows = self.train_dataset if dataset is None else dataset
+        if len(rows) < prompts:
+            raise DataError(f"train_dataset has {len(rows)} rows, but one rollout takes {prompts} different ones")
+        self.train_sampler = GroupSampler(
+            rows,
+            mini_repeat_count=self.args.num_generations,
+            batch_size=prompts,
+            repeat_count=self._passes_per_rollout,
+            shuffle=self.args.shuffle_dataset,
+            seed=self.args.seed,
+        )
+        return self.train_sampler
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        return torch.utils.data.SequentialSampler(eval_dataset)
+
+    # Training
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """`Trainer.train`; first proves on one row that the pipeline replays exactly (`preflight`)."""
+        network, checkpointing = self.policy.network, self.args.activation_checkpointing
+        if checkpointing:
+            network.enable_gradient_checkpointing()
+        if self.args.preflight:
+            with self.accelerator.autocast():
+                call = self.sampler.call(self.train_dataset[0], self.args.num_inference_steps)
+                preflight(self.pipe, call, self.policy.parameters)
+        # diffusers' networks have their own switch, thrown above; the Trainer only knows transformers'.
+        self.args.activation_checkpointing = False
+        try:
+            with patched(network, "_internal_dict", TrackedConfig(network.config)):
+                return super().train(*args, **kwargs)
+        finally:
+            self.args.activation_checkpointing = checkpointing
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        # Unwrapped: a pipeline reads attributes of its transformer, which a DDP wrapper hides.
+        prepare = self.accelerator.prepare_model
+        self.accelerator.prepare_model = lambda model, *a, **k: prepare(model, *a, **{**k, "evaluation_mode": True})
+        try:
+            return super()._prepare_for_training(*args, **kwargs)
+        finally:
+            self.accelerator.prepare_model = prepare
+
+    def _prepare_inputs(self, inputs: list[dict[str, Any]]) -> list[Chunk]:
+        """The chunks of this replay pass; every so many passes, `inputs` are first sampled, judged and compared."""
+        step = self._passes % self._passes_per_rollout
+        if step == 0 or self._generation is None:
+            self._generation = self._generate(inputs, self._passes // self._passes_per_rollout)
+        return self._generation.of_pass(step % self.args.steps_per_generation, self.args.per_device_train_batch_size)
+
+    def _generate(self, rows: list[dict[str, Any]], number: int) -> Generation:
+        offset = self.accelerator.process_index * len(rows)
+        generation = self.sampler.sample(rows, number, offset)
+        found = self.compute_advantages(self._judge(rows, generation.edits))
+        for chunk in generation.chunks:
+            first = offset + chunk.rows.start
+            chunk.advantages = found.values[first : offset + chunk.rows.stop]
+            if not (found.skipped[first // self.args.num_generations] or self.objective.idle(chunk.advantages)):
+                with self.accelerator.autocast():
+                    seed = derived_seed(self.args.seed, "points", number, first)
+                    chunk.points = self.objective.prepare(self.pipe, chunk.rollout, seed=seed)
+        return generation
+
+    def _judge(self, rows: list[dict[str, Any]], edits: list[Any]) -> Tensor:
+        """Rewards of all processes' rows, (rows, functions), NaN where not judged."""
+        self._extra = {}
+        rewards = self.reward_functions(
+            rows,
+            edits,
+            trainer_state=self.state,
+            log_extra=lambda column, values: self._extra.__setitem__(column, list(values)),
+            log_metric=self._metrics.add,
+        )
+        self._print_edits(rows, rewards)
+        gathered: Tensor = self.accelerator.gather(rewards.to(self.accelerator.device)).cpu()
+        return gathered
+
+    def compute_advantages(self, rewards: Tensor) -> Advantages:
+        """Advantages of all processes' rows from their rewards, (rows, functions); 0 where a row was not judged."""
+        found = group_advantages(
+            rewards,
+            self.args.num_generations,
+            weights=self.args.reward_weights,
+            scale_rewards=self.args.scale_rewards,
+            aggregation=self.args.multi_objective_aggregation,
+            clip=self.args.advantage_clip,
+        )
+        self._metrics.update(self._reward_means(rewards))
+        self._metrics.add("reward_std", std_within_groups(found.rewards, self.args.num_generations))
+        self._metrics.add("frac_reward_zero_std", found.frac_reward_zero_std)
+        return found
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One replay pass: backward through every trained step of `per_device_train_batch_size` edits."""
+        chunks = self._prepare_inputs(inputs)
+        count = sum(len(chunk.rollout) for chunk in chunks)
+        metrics = PassMetrics()
+        for chunk in chunks:
+            if not chunk.points:
+                continue
+            share = len(chunk.rollout) / count
+            scale = share / self.current_gradient_accumulation_steps
+            with self.accelerator.autocast():
+                found = accumulate(
+                    self.objective, self.pipe, chunk.rollout, chunk.points, chunk.advantages, scale=scale
+                )
+            metrics.add(found, share)
+        self._log_pass(metrics)
+        self._passes += 1
+        if self.accelerator.sync_gradients:
+            self._average_gradients()
+        loss = metrics.values.get("loss", 0.0) / self.current_gradient_accumulation_steps
+        return torch.tensor(loss, device=self.accelerator.device)
+
+    def _average_gradients(self) -> None:
+        if self.accelerator.num_processes > 1:
+            for parameter in self.policy.parameters:
+                if parameter.grad is None:  # this process had nothing to learn; the others may have
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
+
+    # Evaluation
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Edit every held-out row once with the pipeline's own (ODE) scheduler and averaged weights, and judge it."""
+        rewards: list[Tensor] = []
+        seen = 0
+        with self.policy.averaged():
+            for batch in dataloader:
+                start = seen + self.accelerator.process_index * len(batch)
+                edits = [self.sampler.evaluate(row, start + i) for i, row in enumerate(batch)]
+                context = {"trainer_state": self.state, "log_extra": lambda *_: None, "log_metric": lambda *_: None}
+                found = self.reward_functions(batch, edits, **context)
+                rewards.append(self.accelerator.gather_for_metrics(found.to(self.accelerator.device)).cpu())
+                seen += len(batch) * self.accelerator.num_processes
+        table = torch.cat(rewards)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._reward_means(table).items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(table))
+
+    # Metrics
+
+    def _reward_means(self, rewards: Tensor) -> dict[str, float]:
+        weighted = (rewards * self.reward_weights).nansum(1)
+        scored = ~rewards.isnan().all(1)
+        means = {"reward": weighted[scored].mean().item(), "frac_unscored": (~scored).float().mean().item()}
+        for name, column in zip(self.reward_functions.names, rewards.T, strict=True):
+            means[f"rewards/{name}/mean"] = column.nanmean().item()
+        return means
+
+    def _log_pass(self, metrics: PassMetrics) -> None:
+        step = self._passes % self._passes_per_rollout
+        for name, value in metrics.values.items():
+            # Later passes are off the sampling policy, so only the first says whether replay is exact.
+            if name != "loss" and (name not in MAXIMA or step < self.args.gradient_accumulation_steps):
+                self._metrics.add(name, value)
+        if step == self._passes_per_rollout - 1 and self._generation is not None:
+            self._metrics.add("encoder_calls", self._generation.encoder_calls)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """`Trainer.log`; training logs carry what was gathered since the last one."""
+        super().log({**logs, **self._metrics.drain()} if "loss" in logs else logs, start_time)
+
+    def _print_edits(self, rows: list[dict[str, Any]], rewards: Tensor) -> None:
+        if not self.args.log_completions:
+            return
+        lines = [f"rollout at update {self.state.global_step}"]
+        for index, row in enumerate(rows):
+            scores = ", ".join(f"{n} {v:.2f}" for n, v in zip(self.reward_functions.names, rewards[index], strict=True))
+            notes = "; ".join(f"{column}: {values[index]}" for column, values in self._extra.items())
+            lines.append(f"  {row['prompt']} | {scores}" + (f" | {notes}" if notes else ""))
+        everyone = gather_object(["\n".join(lines)])
+        if self.accelerator.is_main_process:
+            print("\n".join(everyone), flush=True)
+
+    # Checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.policy.save(folder)
+        torch.save(self.args, folder / "training_args.bin")
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        state = {"passes": self._passes, "live": self.policy.live_state()}
+        torch.save(state, Path(output_dir) / _STATE_FILE.format(rank=self.args.process_index))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self.policy.load(resume_from_checkpoint)
+        path = Path(resume_from_checkpoint) / _STATE_FILE.format(rank=self.args.process_index)
+        if not path.is_file():
+            raise DataError(f"no {path.name} in {resume_from_checkpoint}: made with another number of processes?")
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        self._passes = state["passes"]
+        self.policy.load_live_state(state["live"])
+        self._generation = None
+
+
+def _rows_as_they_are(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return rows
