@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .errors import ImageError
 
-__all__ = ["MAX_ASPECT", "MAX_BYTES", "MAX_PIXELS", "content_hash", "encode_png", "read_image"]
+__all__ = ["MAX_ASPECT", "MAX_BYTES", "MAX_PIXELS", "check_image", "content_hash", "encode_png", "read_image"]
 
 #: Default limits of `read_image`: pixels (8192 x 8192), long side / short side, and bytes of the encoded image.
 MAX_PIXELS: Final = 8192 * 8192
@@ -29,6 +29,7 @@ MAX_BYTES: Final = 256 * 2**20
 
 # Raster formats people exchange. Others (EPS, FITS, PSD, ...) run interpreters or rarely tested parsers.
 _FORMATS: Final = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
+_TAIL: Final = 65536  # bytes in which the end of a file is looked for
 _ORIENTATION_TAG: Final = 0x0112
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -68,21 +69,37 @@ def read_image(
     """
     if isinstance(source, Image.Image):
         return _plain(source, "the image", max_pixels, max_aspect)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        data, where = bytes(source), "the image"
-    elif isinstance(source, (str, os.PathLike)):
-        where = f"image {_shown(source)}"
-        data = _read_file(source, where, max_bytes)
-    else:
-        raise ImageError(f"an image is bytes, a path or a PIL image, got {type(source).__name__}")
-    if len(data) > max_bytes:
-        raise ImageError(f"{where} has more than {max_bytes} bytes, the limit of max_bytes")
-    if not data:
-        raise ImageError(f"{where} is empty (0 bytes)")
-    with _quiet(), _as_image_error(where):
-        opened = Image.open(BytesIO(data), formats=_FORMATS)
-    with opened:
-        return _plain(opened, where, max_pixels, max_aspect)
+    data, where = _bytes_of(source, max_bytes)
+    with _opened(data, where) as image:
+        return _plain(image, where, max_pixels, max_aspect)
+
+
+def check_image(
+    source: bytes | bytearray | memoryview | str | os.PathLike[str],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_aspect: float = MAX_ASPECT,
+    max_bytes: int = MAX_BYTES,
+) -> tuple[int, int]:
+    """Check an encoded image by its header, many times faster than decoding it; arguments as for `read_image`.
+
+    Where the end of the file does not look like one (a truncated download), or the format tells no end, the pixels are
+    decoded after all. What is missed is damage in the middle of a file.
+
+    Returns:
+        Width and height as stored, before EXIF orientation.
+
+    Raises:
+        ImageError: see `read_image`.
+    """
+    data, where = _bytes_of(source, max_bytes)
+    with _opened(data, where) as image:
+        _check_size(image, where, max_pixels, max_aspect)
+        with _quiet(), _as_image_error(where):
+            _check_single(image, where)
+        if not _has_its_end(image.format, data):
+            _plain(image, where, max_pixels, max_aspect)
+        return image.size
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -111,6 +128,36 @@ def content_hash(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
+def _bytes_of(source: object, max_bytes: int) -> tuple[bytes, str]:
+    """The encoded image and how messages name it; neither empty nor over the limit."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data, where = bytes(source), "the image"
+    elif isinstance(source, (str, os.PathLike)):
+        where = f"image {_shown(source)}"
+        data = _read_file(source, where, max_bytes)
+    else:
+        raise ImageError(f"an image is bytes, a path or a PIL image, got {type(source).__name__}")
+    if len(data) > max_bytes:
+        raise ImageError(f"{where} has more than {max_bytes} bytes, the limit of max_bytes")
+    if not data:
+        raise ImageError(f"{where} is empty (0 bytes)")
+    return data, where
+
+
+def _opened(data: bytes, where: str) -> Image.Image:
+    with _quiet(), _as_image_error(where):
+        return Image.open(BytesIO(data), formats=_FORMATS)
+
+
+def _has_its_end(kind: str | None, data: bytes) -> bool:
+    """Whether the file ends as its format does; False where that cannot be told."""
+    if kind == "PNG":
+        return b"IEND" in data[-_TAIL:]
+    if kind in ("JPEG", "MPO"):  # entropy-coded data never holds this marker; cameras may append to it
+        return b"\xff\xd9" in data[-_TAIL:]
+    return kind == "WEBP" and len(data) >= int.from_bytes(data[4:8], "little") + 8
+
+
 def _shown(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     return repr(text if len(text) <= 200 else text[:200] + "...")
@@ -132,8 +179,7 @@ def _read_file(path: str | os.PathLike[str], where: str, max_bytes: int) -> byte
 def _plain(image: Image.Image, where: str, max_pixels: int, max_aspect: float) -> Image.Image:
     _check_size(image, where, max_pixels, max_aspect)
     with _quiet(), _as_image_error(where):
-        if getattr(image, "is_animated", False) and image.format != "MPO":
-            raise ImageError(f"{where} is animated or has several pages; pass one frame")
+        _check_single(image, where)
         image.load()
         upright = _UPRIGHT.get(_orientation(image))
         rgb = _to_rgb(image, where)
@@ -143,6 +189,11 @@ def _plain(image: Image.Image, where: str, max_pixels: int, max_aspect: float) -
             return rgb
         # A new image made of pixels alone: metadata carried along would turn it a second time.
         return Image.frombytes("RGB", rgb.size, rgb.tobytes())
+
+
+def _check_single(image: Image.Image, where: str) -> None:
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise ImageError(f"{where} is animated or has several pages; pass one frame")
 
 
 def _check_size(image: Image.Image, where: str, max_pixels: int, max_aspect: float) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from editr1_plugins.errors import DataError, ImageError
-from editr1_plugins.images import content_hash, encode_png, read_image
+from editr1_plugins.images import check_image, content_hash, encode_png, read_image
 
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
 
@@ -383,3 +383,48 @@ class TestContentHash:
         # Caches on disk are keyed by it. The figure is: printf 'RGB 2x1\n\x01\x02\x03\x01\x02\x03' | sha256sum
         expected = "5d369825244224d1768055e6f550a409c2b04e6dacb3d8132f4c8ee8856c73e8"
         assert content_hash(Image.new("RGB", (2, 1), (1, 2, 3))) == expected
+
+
+class TestCheck:
+    @pytest.mark.parametrize("kind", FORMATS)
+    def test_a_whole_image_passes_and_tells_its_size(self, kind: str) -> None:
+        assert check_image(encoded(photo(), kind)) == (48, 32)
+
+    @pytest.mark.parametrize("kind", FORMATS)
+    @pytest.mark.parametrize("share", [0.5, 0.9])
+    def test_a_truncated_file_is_refused_as_decoding_it_would_be(self, kind: str, share: float) -> None:
+        data = encoded(photo(256, 256), kind)
+        cut = data[: int(share * len(data))]
+        with contextlib.suppress(ImageError):
+            read_image(cut)
+            assert check_image(cut) == (256, 256)  # a format that forgives
+            return
+        with pytest.raises(ImageError):
+            check_image(cut)
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            (b"", "empty"),
+            (b"<svg/>", "not an image"),
+            (png_header(100_000, 100_000), "pixels"),
+            (png_header(6000, 3), "elongated"),
+        ],
+        ids=["empty", "another format", "bomb", "elongated"],
+    )
+    def test_what_the_header_tells(self, data: bytes, reason: str) -> None:
+        with pytest.raises(ImageError, match=reason):
+            check_image(data)
+
+    def test_an_animation_is_refused(self) -> None:
+        frames = [photo(), ImageOps.mirror(photo())]
+        with pytest.raises(ImageError, match="animated"):
+            check_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+
+    def test_what_follows_a_jpeg_is_no_fault(self) -> None:
+        assert check_image(encoded(photo(), "JPEG") + b"appended by a camera") == (48, 32)
+
+    def test_no_pixel_is_decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        data = encoded(photo(), "JPEG")
+        monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+        assert check_image(data) == (48, 32)
