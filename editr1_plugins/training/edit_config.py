@@ -16,6 +16,7 @@ from editr1_plugins.errors import ConfigError
 __all__ = ["EditGRPOConfig", "KontextGRPOConfig", "QwenImageEditGRPOConfig"]
 
 _CHOICES: Final = {
+    "ratio": ("plain", "guard"),
     "scale_rewards": ("group", "batch", "none"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
     "window_strategy": ("fixed", "random", "sliding"),
@@ -55,6 +56,7 @@ class EditGRPOConfig(TrainingArguments):
     beta: float = _option(0.04, "Weight of the exact KL to the reference policy (paper: 0.04); 0 spares its pass.")
     epsilon: float = _option(1e-4, "Clip range of the ratio below 1 (and above, unless epsilon_high is given).")
     epsilon_high: float | None = _option(None, "Clip range of the ratio above 1.")
+    ratio: str = _option("plain", "'plain', or 'guard': GRPO-Guard's, normalised per step.")
     scale_rewards: str = _option("group", "Divide advantages by the std of the 'group', the 'batch', or 'none'.")
     advantage_clip: float = _option(5.0, "Advantages are clamped to +- this value.")
     reward_weights: list[float] | None = _option(None, "One weight per reward function; None: all 1.")

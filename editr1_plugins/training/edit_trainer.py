@@ -12,15 +12,15 @@ evaluation with the ODE sampler, and saving through the pipeline's own LoRA form
     )
     trainer.train()
 
-Left out of GRPO as TRL has it: everything about tokens. The transformer is not wrapped (pipelines read its attributes);
-with several processes the gradients are averaged explicitly.
+Left out of GRPO as TRL has it: everything about tokens. The transformer is never wrapped (pipelines read its
+attributes): with several processes its gradients are averaged, as DDP does, or `fsdp=True` shards it in place
+(`parallel.py`).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -28,18 +28,20 @@ from accelerate.utils import gather_object
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..errors import ConfigError, DataError
 from ..plugins import resolve
 from .advantage import Advantages, group_advantages
 from .algorithms import Objective, accumulate
+from .checkpoints import ResumableTrainer
 from .edit_callbacks import Bookkeeping, TrackedConfig
 from .edit_config import EditGRPOConfig
 from .generation import Chunk, EditSampler, Generation, check_columns, derived_seed
 from .group_sampler import GroupSampler
 from .metrics import MAXIMA, Metrics, PassMetrics, std_within_groups
+from .parallel import average_gradients, check_launch, everywhere, reshard, shard_on_cpu, sharded
 from .policy import Policy
 from .preflight import preflight
 from .reward_call import RewardFunction, RewardFunctions
@@ -47,10 +49,8 @@ from .tape import patched
 
 __all__ = ["EditGRPOTrainer"]
 
-_STATE_FILE = "editr1_state_{rank}.pt"
 
-
-class EditGRPOTrainer(Trainer):
+class EditGRPOTrainer(ResumableTrainer):
     """Trains a diffusers editing pipeline with rewards on the edits it makes.
 
     Args:
@@ -84,6 +84,7 @@ class EditGRPOTrainer(Trainer):
         objective: Objective[Any] | None = None,
     ) -> None:
         args = args or self.config_class(output_dir="tmp_trainer")
+        check_launch(args)
         self.pipe = DiffusionPipeline.from_pretrained(model) if isinstance(model, (str, os.PathLike)) else model
         self.reward_functions = RewardFunctions(reward_funcs)
         weights, names = args.reward_weights or [1.0] * len(self.reward_functions.names), self.reward_functions.names
@@ -92,9 +93,9 @@ class EditGRPOTrainer(Trainer):
         self.reward_weights = torch.tensor(weights)
         for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
             check_columns(name, dataset)
-        self.policy = Policy(self.pipe, peft_config, args.ema_decay)
         found = objective if objective is not None else resolve("algorithm", args.objective)
         self.objective: Objective[Any] = found.configured(args)
+        self.policy = Policy(self.pipe, peft_config, args.ema_decay, with_reference=self.objective.needs_reference)
         super().__init__(
             model=self.policy.network,
             args=args,
@@ -106,12 +107,11 @@ class EditGRPOTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = False  # losses are averaged over accumulation here, not by the model
         self.pipe.to(self.accelerator.device)
+        self.policy.start_average()
         self.pipe.set_progress_bar_config(disable=True)
         self.sampler = EditSampler(
             self.pipe, args, stochastic=self.objective.stochastic, autocast=self.accelerator.autocast
         )
-        self._generation: Generation | None = None
-        self._passes = 0  # replay passes since the start of the run
         self._metrics = Metrics()
         self._extra: dict[str, list[Any]] = {}
 
@@ -163,7 +163,7 @@ class EditGRPOTrainer(Trainer):
         network, checkpointing = self.policy.network, self.args.activation_checkpointing
         if checkpointing:
             network.enable_gradient_checkpointing()
-        if self.args.preflight:
+        if self.args.preflight and not sharded(network):
             with self.accelerator.autocast():
                 call = self.sampler.call(self.train_dataset[0], self.args.num_inference_steps)
                 preflight(self.pipe, call, self.policy.parameters)
@@ -175,14 +175,23 @@ class EditGRPOTrainer(Trainer):
         finally:
             self.args.activation_checkpointing = checkpointing
 
-    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        # Unwrapped: a pipeline reads attributes of its transformer, which a DDP wrapper hides.
-        prepare = self.accelerator.prepare_model
+    def create_accelerator_and_postprocess(self) -> None:
+        """`Trainer`'s; FSDP2 also works on CPU processes."""
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled = shard_on_cpu(self.accelerator, self.args) or self.is_fsdp_enabled
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+        # Unwrapped: a pipeline reads attributes of its transformer, which a DDP wrapper hides. FSDP2 works in place.
+        prepare, replicated = self.accelerator.prepare_model, not sharded(self.policy.network)
         self.accelerator.prepare_model = lambda model, *a, **k: prepare(model, *a, **{**k, "evaluation_mode": True})
         try:
-            return super()._prepare_for_training(*args, **kwargs)
+            prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         finally:
             self.accelerator.prepare_model = prepare
+        if replicated and sharded(self.policy.network) and resume_from_checkpoint is None:
+            self.policy.start_average()  # again, sharded
+        self.policy.keep_reference()
+        return prepared
 
     def _prepare_inputs(self, inputs: list[dict[str, Any]]) -> list[Chunk]:
         """The chunks of this replay pass; every so many passes, `inputs` are first sampled, judged and compared."""
@@ -198,11 +207,24 @@ class EditGRPOTrainer(Trainer):
         for chunk in generation.chunks:
             first = offset + chunk.rows.start
             chunk.advantages = found.values[first : offset + chunk.rows.stop]
-            if not (found.skipped[first // self.args.num_generations] or self.objective.idle(chunk.advantages)):
-                with self.accelerator.autocast():
-                    seed = derived_seed(self.args.seed, "points", number, first)
-                    chunk.points = self.objective.prepare(self.pipe, chunk.rollout, seed=seed)
+            skipped = bool(found.skipped[first // self.args.num_generations])
+            chunk.learns = not (skipped or self.objective.idle(chunk.advantages))
+        self._prepare_points(generation.chunks, number, offset)
         return generation
+
+    def _prepare_points(self, chunks: list[Chunk], number: int, offset: int) -> None:
+        """Points of the chunks that are learned from; if weights are sharded, on any process, as all must take part."""
+        learns = [chunk.learns for chunk in chunks]
+        visited = everywhere(self.accelerator, learns) if self.is_fsdp_enabled else learns
+        chosen = [chunk for chunk, wanted in zip(chunks, visited, strict=True) if wanted]
+        with self.accelerator.autocast():
+            for chunk in chosen:
+                seed = derived_seed(self.args.seed, "points", number, offset + chunk.rows.start)
+                chunk.points = self.objective.prepare(self.pipe, chunk.rollout, seed=seed)
+            if chosen and self.objective.needs_reference:
+                with self.policy.reference():
+                    for chunk in chosen:
+                        chunk.points = self.objective.refer(self.pipe, chunk.rollout, chunk.points)
 
     def _judge(self, rows: list[dict[str, Any]], edits: list[Any]) -> Tensor:
         """Rewards of all processes' rows, (rows, functions), NaN where not judged."""
@@ -231,36 +253,39 @@ class EditGRPOTrainer(Trainer):
         self._metrics.update(self._reward_means(rewards))
         self._metrics.add("reward_std", std_within_groups(found.rewards, self.args.num_generations))
         self._metrics.add("frac_reward_zero_std", found.frac_reward_zero_std)
+        groups = zip(found.skipped.tolist(), found.values.view(-1, self.args.num_generations), strict=True)
+        self._metrics.add("groups_skipped", sum(skipped or self.objective.idle(values) for skipped, values in groups))
         return found
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One replay pass: backward through every trained step of `per_device_train_batch_size` edits."""
         chunks = self._prepare_inputs(inputs)
+        if sharded(self.policy.network):
+            self.policy.network.set_requires_gradient_sync(True)  # a pass may have no backward that would catch up
         count = sum(len(chunk.rollout) for chunk in chunks)
         metrics = PassMetrics()
         for chunk in chunks:
             if not chunk.points:
                 continue
             share = len(chunk.rollout) / count
-            scale = share / self.current_gradient_accumulation_steps
             with self.accelerator.autocast():
                 found = accumulate(
-                    self.objective, self.pipe, chunk.rollout, chunk.points, chunk.advantages, scale=scale
+                    self.objective,
+                    self.pipe,
+                    chunk.rollout,
+                    chunk.points,
+                    chunk.advantages,
+                    scale=share / self.current_gradient_accumulation_steps if chunk.learns else 0.0,
+                    skip_idle=not self.is_fsdp_enabled,
                 )
-            metrics.add(found, share)
+            if chunk.learns:
+                metrics.add(found, share)
         self._log_pass(metrics)
         self._passes += 1
+        reshard(self.policy.network)
         if self.accelerator.sync_gradients:
-            self._average_gradients()
-        loss = metrics.values.get("loss", 0.0) / self.current_gradient_accumulation_steps
-        return torch.tensor(loss, device=self.accelerator.device)
-
-    def _average_gradients(self) -> None:
-        if self.accelerator.num_processes > 1:
-            for parameter in self.policy.parameters:
-                if parameter.grad is None:  # this process had nothing to learn; the others may have
-                    parameter.grad = torch.zeros_like(parameter)
-                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
+            average_gradients(self.accelerator, self.policy.parameters)
+        return torch.tensor(metrics.loss / self.current_gradient_accumulation_steps, device=self.accelerator.device)
 
     # Evaluation
 
@@ -299,16 +324,16 @@ class EditGRPOTrainer(Trainer):
 
     def _log_pass(self, metrics: PassMetrics) -> None:
         step = self._passes % self._passes_per_rollout
-        for name, value in metrics.values.items():
+        for name, (value, weight) in metrics.means().items():
             # Later passes are off the sampling policy, so only the first says whether replay is exact.
             if name != "loss" and (name not in MAXIMA or step < self.args.gradient_accumulation_steps):
-                self._metrics.add(name, value)
+                self._metrics.add(name, value, weight)
         if step == self._passes_per_rollout - 1 and self._generation is not None:
             self._metrics.add("encoder_calls", self._generation.encoder_calls)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """`Trainer.log`; training logs carry what was gathered since the last one."""
-        super().log({**logs, **self._metrics.drain()} if "loss" in logs else logs, start_time)
+        super().log({**logs, **self._metrics.drain(gather_object)} if "loss" in logs else logs, start_time)
 
     def _print_edits(self, rows: list[dict[str, Any]], rewards: Tensor) -> None:
         if not self.args.log_completions:
@@ -321,29 +346,6 @@ class EditGRPOTrainer(Trainer):
         everyone = gather_object(["\n".join(lines)])
         if self.accelerator.is_main_process:
             print("\n".join(everyone), flush=True)
-
-    # Checkpoints
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.policy.save(folder)
-        torch.save(self.args, folder / "training_args.bin")
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        state = {"passes": self._passes, "live": self.policy.live_state()}
-        torch.save(state, Path(output_dir) / _STATE_FILE.format(rank=self.args.process_index))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        self.policy.load(resume_from_checkpoint)
-        path = Path(resume_from_checkpoint) / _STATE_FILE.format(rank=self.args.process_index)
-        if not path.is_file():
-            raise DataError(f"no {path.name} in {resume_from_checkpoint}: made with another number of processes?")
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        self._passes = state["passes"]
-        self.policy.load_live_state(state["live"])
-        self._generation = None
 
 
 def _rows_as_they_are(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -55,14 +55,15 @@ def check_columns(name: str, dataset: Any) -> None:
 class Chunk:
     """Rows of one group that are sampled in one pipeline call and replayed in one pass.
 
-    `rows` are their positions in the local batch. `advantages`, (rows,), and `points` are set once rewards are known;
-    `points` stays empty where nothing is to be learned.
+    `rows` are their positions in the local batch. `advantages`, (rows,), `learns` and `points` are set once rewards are
+    known; `points` stays empty where no process learns anything from its chunk of these rows.
     """
 
     rows: slice
     rollout: Rollout
     advantages: Tensor = field(default_factory=lambda: torch.empty(0))
     points: Sequence[Any] = ()
+    learns: bool = True
 
 
 @dataclass

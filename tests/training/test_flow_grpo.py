@@ -37,6 +37,15 @@ def far(found, expected):
     return ((found - expected).norm() / expected.norm()).item()
 
 
+def points_of(objective, pipe, rollout):
+    """Prepared points; the reference policy is the pipeline with its adapters off."""
+    points = objective.prepare(pipe, rollout)
+    if not objective.needs_reference:
+        return points
+    with without_adapters(pipe.transformer):
+        return objective.refer(pipe, rollout, points)
+
+
 def made_up_step(rows=3, seed=0):
     """A step that another policy sampled: its log-probability is not that of any velocity used below."""
     generator = torch.Generator().manual_seed(seed)
@@ -85,7 +94,7 @@ def test_the_guarded_ratio_is_the_step_noise_against_the_mean_shift():
 def test_the_gradient_at_ratio_one_is_the_policy_gradient(guided):
     pipe, rollout = rollout_of(guided=guided)
     objective = FlowGRPO()
-    metrics = accumulate(objective, pipe, rollout, objective.prepare(pipe, rollout), ADVANTAGES)
+    metrics = accumulate(objective, pipe, rollout, points_of(objective, pipe, rollout), ADVANTAGES)
     assert metrics["ratio_error"] <= 1e-6
     assert metrics["clip_fraction"] == 0
     assert "kl" not in metrics
@@ -108,7 +117,7 @@ def test_the_gradient_at_ratio_one_is_the_policy_gradient(guided):
 def test_the_kl_and_its_gradient_are_those_of_the_two_policies():
     pipe, rollout = rollout_of(guided=True)
     objective = FlowGRPO(beta=0.7)
-    points = objective.prepare(pipe, rollout)
+    points = points_of(objective, pipe, rollout)
     metrics = accumulate(objective, pipe, rollout, points, torch.zeros(GROUP))
     ours = gradient(pipe)
 
@@ -141,7 +150,7 @@ def test_at_the_start_of_training_there_is_no_kl():
         if "lora_B" in name:
             p.data.zero_()
     objective = FlowGRPO(beta=1.0)
-    metrics = accumulate(objective, pipe, rollout, objective.prepare(pipe, rollout), torch.zeros(GROUP))
+    metrics = accumulate(objective, pipe, rollout, points_of(objective, pipe, rollout), torch.zeros(GROUP))
     assert metrics["kl"] == 0
 
 
@@ -149,7 +158,7 @@ def test_at_the_start_of_training_there_is_no_kl():
 def test_the_update_does_not_depend_on_how_the_rows_are_cut(name):
     pipe, rollout = rollout_of(name, guided=True, chunk=2)
     objective, found = FlowGRPO(beta=0.3), {}
-    points = objective.prepare(pipe, rollout)
+    points = points_of(objective, pipe, rollout)
     for at_once in (4, 2, 1):
         for first in range(0, GROUP, at_once):
             rows = slice(first, first + at_once)
@@ -163,7 +172,7 @@ def test_the_update_does_not_depend_on_how_the_rows_are_cut(name):
 def test_a_second_pass_over_a_rollout_is_off_policy_and_clipped():
     pipe, rollout = rollout_of()
     objective = FlowGRPO(epsilon=1e-4)
-    points = objective.prepare(pipe, rollout)
+    points = points_of(objective, pipe, rollout)
     first = accumulate(objective, pipe, rollout, points, ADVANTAGES)
     for p in lora_parameters(pipe).values():
         p.data -= 5 * p.grad  # along the gradient, so rows of positive advantage get likelier
@@ -178,7 +187,7 @@ def test_rows_that_train_nothing_are_not_visited():
     calls = []
     pipe.transformer.register_forward_hook(lambda *_: calls.append(1))
     objective = FlowGRPO()
-    points = objective.prepare(pipe, rollout)
+    points = points_of(objective, pipe, rollout)
     assert accumulate(objective, pipe, rollout, points, ADVANTAGES, rows=slice(2, 3)) == {}
     assert calls == []
     assert FlowGRPO(beta=0.1).idle(torch.zeros(2)) is False
@@ -240,7 +249,7 @@ def test_bad_arguments_are_refused():
         FlowGRPO(ratio="normalised")
     pipe, rollout = rollout_of()
     objective = FlowGRPO()
-    points = objective.prepare(pipe, rollout)
+    points = points_of(objective, pipe, rollout)
     with pytest.raises(ConfigError, match="2 advantages for 4 rows"):
         accumulate(objective, pipe, rollout, points, torch.ones(2))
     with pytest.raises(ConfigError, match="nothing to train on"):

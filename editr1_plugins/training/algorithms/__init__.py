@@ -5,6 +5,9 @@ walks the pipeline through the points and calls backward at each, so one step's 
 the trainer knows of an algorithm:
 
     points = objective.prepare(pipe, rollout, seed=7)                      # once per rollout, before the first update
+    if objective.needs_reference:                                          # a KL, for instance
+        with without_adapters(*denoisers(pipe)):                           # or another way to the reference policy
+            points = objective.refer(pipe, rollout, points)
     metrics = accumulate(objective, pipe, rollout, points, advantages, rows=slice(0, 4), scale=1 / accumulation)
 """
 
@@ -63,6 +66,13 @@ class Objective(Protocol[P]):
         Whatever is drawn at random comes from `seed`, with one stream per row of `rollout.seeds`.
         """
 
+    @property
+    def needs_reference(self) -> bool:
+        """Whether points are to go through `refer`."""
+
+    def refer(self, pipe: Any, rollout: Rollout, points: Sequence[P]) -> Sequence[P]:
+        """The same points with what the reference policy says there. Called under the reference policy."""
+
     def loss(self, point: P, velocity: Tensor, advantages: Tensor) -> PointLoss:
         """The loss at one point, for the velocity found there and the rows' advantages, (B,)."""
 
@@ -79,11 +89,13 @@ def accumulate(
     *,
     rows: slice = slice(None),
     scale: float = 1.0,
+    skip_idle: bool = True,
 ) -> dict[str, float]:
     """Add the gradient of `scale` times the loss, averaged over `rows` and points; the caller owns the optimizer.
 
     Args:
         advantages: (B,), one per row of the rollout; `rows` selects from them and from the points.
+        skip_idle: False: visit the points even if the rows have no gradient, because other processes do.
 
     Returns:
         `loss` and the objective's metrics for these rows; empty when they are idle and nothing was visited.
@@ -100,7 +112,7 @@ def accumulate(
     chosen, here = advantages[rows], [point.rows(rows) for point in points]
     if not here or not len(chosen):
         raise ConfigError("nothing to train on: no point or no row was selected (is the window empty?)")
-    if objective.idle(chosen):
+    if skip_idle and objective.idle(chosen):
         return {}
     chosen = chosen.to(here[0].visit().latents.device)
     count = len(chosen) * len(here)

@@ -3,8 +3,8 @@
     J = E[ min(rho A, clip(rho, 1 - epsilon, 1 + epsilon_high) A) ] - beta KL(pi || pi_ref)
 
 rho is the ratio of the step's density under the weights now and while sampling (log-densities are means over
-dimensions, so epsilon is about 1e-4). The KL is the exact one of the two Gaussians, step by step; pi_ref is the same
-network with its adapters off. Left out on purpose: the entropy bonus and a learned value, which no flow recipe uses.
+dimensions, so epsilon is about 1e-4). The KL is the exact one of the two Gaussians, step by step; pi_ref is the policy
+that the run started from. Left out on purpose: the entropy bonus and a learned value, which no flow recipe uses.
 
 `ratio="guard"` is GRPO-Guard's (arXiv 2510.22319) normalised ratio exp((log rho + mean(dmu^2) / (2 std^2)) std): it has
 mean 1 and the same scale at every step, where plain ratios of late steps spread an order of magnitude wider.
@@ -78,21 +78,32 @@ class FlowGRPO:
             raise ConfigError(f"ratio must be 'plain' or 'guard', got {self.ratio!r}")
 
     def configured(self, config: Any) -> FlowGRPO:
-        """The same objective with an `EditGRPOConfig`'s clip range and KL weight."""
-        return replace(self, epsilon=config.epsilon, epsilon_high=config.epsilon_high, beta=config.beta)
+        """The same objective with an `EditGRPOConfig`'s clip range, kind of ratio and KL weight."""
+        names = ("epsilon", "epsilon_high", "ratio", "beta")
+        return replace(self, **{name: getattr(config, name) for name in names})
 
     def prepare(self, pipe: Any, rollout: Rollout, *, seed: int = 0) -> Sequence[GRPOPoint]:
-        """The rollout's stochastic steps; with beta also the reference's velocities (once for all passes)."""
-        from ..rollout import denoisers, velocities, without_adapters
+        """The rollout's stochastic steps."""
+        return [GRPOPoint(transition) for transition in rollout.transitions]
 
-        if not self.beta:
-            return [GRPOPoint(transition) for transition in rollout.transitions]
-        with without_adapters(*denoisers(pipe)):
-            references = velocities(pipe, rollout, [transition.visit() for transition in rollout.transitions])
-        return [GRPOPoint(*pair) for pair in zip(rollout.transitions, references, strict=True)]
+    @property
+    def needs_reference(self) -> bool:
+        """True with a KL (beta > 0)."""
+        return self.beta > 0
+
+    def refer(self, pipe: Any, rollout: Rollout, points: Sequence[GRPOPoint]) -> Sequence[GRPOPoint]:
+        """The same steps with the reference's velocities (once for all passes)."""
+        from ..rollout import velocities
+
+        found = velocities(pipe, rollout, [point.visit() for point in points])
+        return [replace(point, reference=reference) for point, reference in zip(points, found, strict=True)]
 
     def loss(self, point: GRPOPoint, velocity: Tensor, advantages: Tensor) -> PointLoss:
-        """Clipped policy loss plus beta times the KL, per row."""
+        """Clipped policy loss plus beta times the KL, per row.
+
+        Raises:
+            ConfigError: there is a KL, but the point did not go through `refer`.
+        """
         step = point.transition
         log_ratio = step.noise.log_prob(step.x, velocity, step.x_next) - step.log_prob
         ratio = self._ratio(log_ratio, step, velocity)
@@ -101,7 +112,9 @@ class FlowGRPO:
         loss = -torch.minimum(ratio * advantages, clipped * advantages)
         cut = ((ratio < 1 - self.epsilon) & (advantages < 0)) | ((ratio > 1 + upper) & (advantages > 0))
         means = {"clip_fraction": cut.float()}
-        if point.reference is not None:
+        if self.beta:
+            if point.reference is None:
+                raise ConfigError("beta > 0 needs the reference policy's velocities: pass the points through refer()")
             kl = step.noise.kl(velocity, point.reference)
             means["kl"], loss = kl, loss + self.beta * kl
         return PointLoss(loss, means, maxima={"ratio_error": (log_ratio.detach().exp() - 1).abs()})

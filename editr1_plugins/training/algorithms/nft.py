@@ -88,8 +88,8 @@ class DiffusionNFT:
         return replace(self, advantage_clip=config.advantage_clip, beta=config.beta)
 
     def prepare(self, pipe: Any, rollout: Rollout, *, seed: int = 0) -> Sequence[NFTPoint]:
-        """Noised points of the rollout's results, with the sampling policy's (and the reference's) velocities there."""
-        from ..rollout import velocities, without_adapters
+        """Noised points of the rollout's results, with the sampling policy's velocities there."""
+        from ..rollout import velocities
 
         if pipe.scheduler.config.get("invert_sigmas", False):
             raise ReplayError(f"{type(pipe).__name__} runs its noise levels backwards, which nft does not cover")
@@ -97,14 +97,22 @@ class DiffusionNFT:
         scale = pipe.scheduler.config.num_train_timesteps
         visits = [Visit(time * scale, noised) for time, noised in drawn]
         old = velocities(pipe, rollout, visits)
-        reference: Sequence[Tensor | None] = [None] * len(visits)
-        if self.beta:
-            with without_adapters(pipe.transformer):
-                reference = velocities(pipe, rollout, visits)
         return [
-            NFTPoint(visit.timestep, time, noised, rollout.final, before, ref)
-            for visit, (time, noised), before, ref in zip(visits, drawn, old, reference, strict=True)
+            NFTPoint(visit.timestep, time, noised, rollout.final, before)
+            for visit, (time, noised), before in zip(visits, drawn, old, strict=True)
         ]
+
+    @property
+    def needs_reference(self) -> bool:
+        """True with a pull to the reference policy (beta > 0)."""
+        return self.beta > 0
+
+    def refer(self, pipe: Any, rollout: Rollout, points: Sequence[NFTPoint]) -> Sequence[NFTPoint]:
+        """The same points with the reference policy's velocities."""
+        from ..rollout import velocities
+
+        found = velocities(pipe, rollout, [point.visit() for point in points])
+        return [replace(point, reference=reference) for point, reference in zip(points, found, strict=True)]
 
     def loss(self, point: NFTPoint, velocity: Tensor, advantages: Tensor) -> PointLoss:
         """The contrast of reconstruction errors, per row."""
@@ -114,7 +122,9 @@ class DiffusionNFT:
         worse = self._error(point, old - self.mix * (v - old))
         loss = clip / self.mix * (quality * better + (1 - quality) * worse)
         means = {"drift": (v.detach() - old).square().flatten(1).mean(1)}
-        if point.reference is not None:
+        if self.beta:
+            if point.reference is None:
+                raise ConfigError("beta > 0 needs the reference policy's velocities: pass the points through refer()")
             distance = (v - point.reference.float()).square().flatten(1).mean(1)
             means["kl"], loss = distance, loss + self.beta * distance
         return PointLoss(loss, means)

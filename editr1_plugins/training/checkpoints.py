@@ -1,0 +1,222 @@
+"""Checkpoints that are there whole or not at all, whenever the process dies.
+
+What a Trainer writes goes to `OUTPUT_DIR/.incomplete/checkpoint-N`; when all processes are done it is flushed to the
+disk and renamed to `OUTPUT_DIR/checkpoint-N`. A rename either happened or did not. An older checkpoint is renamed back
+into `.incomplete` before it is deleted, so nothing half-deleted stays either.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from accelerate.utils import save_fsdp_optimizer
+from torch import nn
+from transformers import Trainer
+from transformers.trainer_utils import sort_checkpoints
+
+from ..errors import DataError
+from .parallel import sharded
+from .policy import Policy
+
+__all__ = ["CheckpointFolder", "ResumableTrainer", "WholeCheckpoints"]
+
+_INCOMPLETE: Final = ".incomplete"
+_REPLACED: Final = "replaced"
+
+
+class CheckpointFolder:
+    """The checkpoints of one run.
+
+    Args:
+        root: the run's output folder; its file system must rename folders atomically (any local or NFS one does).
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self.incomplete = self.root / _INCOMPLETE
+
+    def clean(self) -> None:
+        """Remove what an interrupted run left unfinished; call it where no process is writing."""
+        for path in self._replaced().glob("*"):
+            if not (self.root / path.name).exists():  # killed between the two renames of `publish`
+                path.rename(self.root / path.name)
+        shutil.rmtree(self.incomplete, ignore_errors=True)
+
+    def publish(self, name: str) -> Path:
+        """Move `.incomplete/NAME` to `NAME`, flushed to the disk first; an older one of that name is replaced.
+
+        Raises:
+            FileNotFoundError: there is nothing of that name to publish.
+        """
+        written, final = self.incomplete / name, self.root / name
+        _flush(written)
+        if final.exists():
+            self._replaced().mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self._replaced() / name, ignore_errors=True)
+            final.rename(self._replaced() / name)
+        written.rename(final)
+        _flush_entry(self.root)
+        shutil.rmtree(self._replaced(), ignore_errors=True)
+        return final
+
+    def rotate(self, limit: int | None, best: str | None = None) -> None:
+        """Keep the `limit` latest checkpoints, as `save_total_limit` has it: never fewer than the last and the best."""
+        if limit is None or limit <= 0:
+            return
+        ordered = [Path(path) for path in sort_checkpoints(str(self.root), use_mtime=True)]
+        kept = {ordered[-1]} if ordered else set()
+        if best is not None:
+            kept |= {path for path in ordered if path.name == Path(best).name}
+        for path in reversed(ordered):
+            if len(kept) < limit:
+                kept.add(path)
+        for path in ordered:
+            if path not in kept:
+                self._delete(path)
+
+    def _delete(self, path: Path) -> None:
+        self.incomplete.mkdir(exist_ok=True)
+        doomed = self.incomplete / f"deleted-{path.name}"
+        shutil.rmtree(doomed, ignore_errors=True)
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def _replaced(self) -> Path:
+        return self.incomplete / _REPLACED
+
+
+class WholeCheckpoints(Trainer):
+    """A Trainer that publishes a checkpoint when all processes have written it, by one rename.
+
+    With `save_only_model` nothing can be resumed, as in transformers. With several machines that share no file system,
+    each publishes its own processes' files.
+    """
+
+    _writing: CheckpointFolder | None = None
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder: str = super()._get_output_dir(trial)
+        return folder if self._writing is None else str(self._writing.incomplete)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        name = f"checkpoint-{self.state.global_step}"
+        folder = CheckpointFolder(self._get_output_dir(trial))
+        self._cleaned(folder)
+        self._writing = folder
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._writing = None
+        written = folder.incomplete / name
+        if self.state.best_model_checkpoint == str(written):
+            self.state.best_model_checkpoint = str(folder.root / name)
+            if self.args.should_save:
+                self.state.save_to_json(str(written / "trainer_state.json"))
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder.publish(name)
+            folder.rotate(self.args.save_total_limit, self.state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()
+        if self.args.local_process_index == 0 and written.exists():  # another machine, with a disk of its own
+            folder.publish(name)
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(folder.root / name))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self._writing is None:  # else it moves before the upload is done; pushed once it is published
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _cleaned(self, folder: CheckpointFolder) -> None:
+        if self.args.local_process_index == 0:
+            folder.clean()
+        self.accelerator.wait_for_everyone()
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """`Trainer.train`; what an interrupted run left half-written is removed first."""
+        self._cleaned(CheckpointFolder(self.args.output_dir))
+        return super().train(*args, **kwargs)
+
+
+class ResumableTrainer(WholeCheckpoints):
+    """Saves and restores what a `Policy` trains, so that a resumed run goes on bit by bit as it would have.
+
+    Besides the Trainer's own files (optimizer, schedule, random states of every process) a checkpoint holds the trained
+    weights as diffusers reads them, and `editr1_state*.pt`: the count of replay passes, from which all seeds follow,
+    and with an average the live weights. With replicated weights the number of processes may change.
+    """
+
+    policy: Policy
+    _passes: int = 0  # replay passes since the start of the run
+    _generation: Any = None  # the rollout that is being replayed; not stored, so a checkpoint waits for its end
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the (averaged) weights: a LoRA for `load_lora_weights`, a whole pipeline after full fine-tuning."""
+        self._save(output_dir)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        if self.args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.save(self.args, folder / "training_args.bin")
+        self.policy.save(folder, whole=self._writing is None, write=self.args.should_save)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        # Without the weights that transformers would write beside it once more, frozen ones included.
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        state = {"passes": self._passes, "live": self.policy.live_state(write=self.args.should_save)}
+        if self.args.should_save or sharded(self.policy.network):
+            torch.save(state, self._state_file(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        path = self._state_file(resume_from_checkpoint)
+        if not path.is_file():
+            raise DataError(
+                f"no {path.name} in {resume_from_checkpoint}: it was made with save_only_model, or sharded over another"
+                " number of processes"
+            )
+        self.policy.load(resume_from_checkpoint)
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        self._passes = state["passes"]
+        self.policy.load_live_state(state["live"])
+        self._generation = None
+
+    def _load_best_model(self) -> None:
+        self.policy.load(self.state.best_model_checkpoint)
+
+    def _state_file(self, folder: str) -> Path:
+        rank = f"_{self.args.process_index}" if sharded(self.policy.network) else ""
+        return Path(folder) / f"editr1_state{rank}.pt"
+
+
+def _flush(folder: Path) -> None:
+    """Have everything below a folder on the disk, so that the rename cannot get there before the content."""
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            with open(os.path.join(parent, name), "rb") as file:
+                os.fsync(file.fileno())
+        _flush_entry(Path(parent))
+
+
+def _flush_entry(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
