@@ -92,7 +92,8 @@ class ChatReply:
             there is a failure.
         failure: None, or short words and a detail: "timeout: no reply within 60 s from http://...". `text` is "" then.
         prompt_tokens: tokens of the prompt, counted once per request (all its samples carry the same number).
-        completion_tokens: tokens of this sample; None where the server counts only the sum of several samples.
+        completion_tokens: tokens of this sample. Of several in one request a server counts only the sum: the first
+            sample carries it, the others None.
         cached_tokens: prompt tokens served from a prefix cache, where the server says so.
         latency: seconds from the first attempt to the reply, retries included.
         logprobs: one entry per generated token, when asked for and given.

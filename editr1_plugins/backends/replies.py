@@ -61,8 +61,10 @@ def read_replies(body: bytes, content_type: str) -> list[ChatReply] | Failure:
         )
     if not payload["choices"]:
         return Failure(word="empty_choices", detail="the reply's 'choices' is empty", retry=True)
-    counts = _usage(payload.get("usage"), choices=len(payload["choices"]))
-    return [_read_choice(choice, counts) for choice in payload["choices"]]
+    counts = _usage(payload.get("usage"))
+    # The server counts the sum of its choices: the first carries it, so that sums over samples come out right.
+    others = {name: count for name, count in counts.items() if name != "completion_tokens"}
+    return [_read_choice(choice, others if index else counts) for index, choice in enumerate(payload["choices"])]
 
 
 def _load(body: bytes, content_type: str) -> dict[str, Any] | Failure:
@@ -126,14 +128,13 @@ def _text(content: object) -> str | None:
     return content.encode("utf-8", "replace").decode("utf-8")
 
 
-def _usage(usage: object, *, choices: int) -> dict[str, Any]:
+def _usage(usage: object) -> dict[str, Any]:
     if not isinstance(usage, dict):
         return {}
     details = usage.get("prompt_tokens_details")
     found = {
         "prompt_tokens": usage.get("prompt_tokens"),
-        # With several choices the server counts their sum, which says nothing about one of them.
-        "completion_tokens": usage.get("completion_tokens") if choices == 1 else None,
+        "completion_tokens": usage.get("completion_tokens"),
         "cached_tokens": details.get("cached_tokens") if isinstance(details, dict) else None,
     }
     return {name: value for name, value in found.items() if type(value) is int and value >= 0}

@@ -9,7 +9,8 @@ One edit: its verdicts, and its score or the reason why there is none.
 Many: each line of the input is a JSON object with "source" and "edited" (image files below the folder of the input, or
 of --images) and "instruction"; an "id" is kept. DIR gets a record of each row and its images, for `editr1 report DIR`.
 What was stopped, even by kill -9, goes on where it was when the same command is run again. A row that cannot be judged
-is a record with the reason; --retry-failed tries such rows again.
+is a record with the reason; --retry-failed tries such rows again. --ray judges with several workers, also of many
+machines that see the same files.
 
 The probe shows the judge unchanged pictures as if they were edits: each must get about 0, or the judge teaches an
 editor to do nothing. Pictures and instructions are MiniEdit's, or those of --input.
@@ -21,6 +22,7 @@ Exit status: 0 all judged (the probe: passed); 2 usage or bad input; 3 some not 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -64,6 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     many.add_argument("--output", metavar="DIR", help="where records and images go")
     many.add_argument("--images", metavar="DIR", help="folder of the images; default: that of --input")
     many.add_argument("--batch-size", metavar="N", type=int, default=32, help="edits at a time; default: 32")
+    many.add_argument(
+        "--ray", metavar="N", type=int, help="judge with N workers of Ray (extra [ray]; $RAY_ADDRESS names a cluster)"
+    )
+    many.add_argument("--ray-gpus", metavar="N", type=float, help="GPUs that one such worker takes; default: none")
     many.add_argument("--retry-failed", action="store_true", help="judge rows again that have no score so far")
     probe = parser.add_argument_group("probe")
     probe.add_argument("--probe", action="store_true", help="ask the judge about unchanged pictures")
@@ -145,10 +151,15 @@ def _as_json(verification: Verification) -> dict[str, Any]:
 
 
 def _many(args: argparse.Namespace) -> int:
-    from ..reward.bulk import score_file
+    if args.ray is None:
+        from ..reward.bulk import score_file as judge_all
+    else:
+        from ..reward.ray_bulk import score_file_with_ray
 
+        resources = None if args.ray_gpus is None else {"num_gpus": args.ray_gpus}
+        judge_all = functools.partial(score_file_with_ray, workers=args.ray, resources=resources)
     with _progress_bar(args) as progress:
-        summary = score_file(
+        summary = judge_all(
             args.input,
             args.output,
             folder=args.images,

@@ -195,11 +195,12 @@ def test_a_broken_image_fails_alone(connect: Callable[..., OpenAIBackend]) -> No
 
 
 def test_samples_come_in_one_request(connect: Callable[..., OpenAIBackend]) -> None:
-    with JudgeServer(Scripted(text=("a", "b", "c"))) as server:
+    with JudgeServer(Scripted(text=("a" * 4, "b" * 8, "c" * 12))) as server:
         (replies,) = connect(server).complete([ask()], Sampling(samples=3, temperature=1.0))
-    assert [reply.text for reply in replies] == ["a", "b", "c"]
+    assert [reply.text for reply in replies] == ["a" * 4, "b" * 8, "c" * 12]
     assert [request.body["n"] for request in server.requests] == [3]
-    assert {reply.completion_tokens for reply in replies} == {None}  # the server counts their sum only
+    # The server counts the sum only (characters / 4, each rounded down): the first sample carries it.
+    assert [reply.completion_tokens for reply in replies] == [1 + 2 + 3, None, None]
 
 
 def test_a_server_that_ignores_n_gets_one_request_per_sample(connect: Callable[..., OpenAIBackend]) -> None:
