@@ -7,10 +7,12 @@
     ├── DataError (ValueError)            a dataset row, column or file is wrong; says which
     │   └── ImageError                    an image is broken, too large or of an unsupported kind
     ├── ComponentError (RuntimeError)     a plugin's own code raised or broke its protocol; names the plugin
+    ├── JudgeUnavailableError (RuntimeError)  a trainer's judge was out of reach for longer than `judge_patience`
     └── ReplayError (RuntimeError)        a pipeline cannot be replayed exactly, hence not trained
 
 A judge that fails is data (`Verification(score=None, failure=...)`), not one of these: bad input ends a call with a
-clear error, a bad judgement never does. `boundary()` marks the places where code that is not ours is called.
+clear error, a bad judgement never does. Only a trainer whose judge nobody can reach for `judge_patience` seconds ends,
+with `JudgeUnavailableError`. `boundary()` marks the places where code that is not ours is called.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ __all__ = [
     "DataError",
     "Editr1Error",
     "ImageError",
+    "JudgeUnavailableError",
     "MissingExtraError",
     "PluginError",
     "ReplayError",
@@ -57,6 +60,10 @@ class ImageError(DataError):
 
 class ComponentError(Editr1Error, RuntimeError):
     """Code behind a door (verifier, decomposer, guard, reward) raised, or broke its protocol."""
+
+
+class JudgeUnavailableError(Editr1Error, RuntimeError):
+    """The judge behind a reward could not be reached for as long as the trainer waits; no edit is to blame."""
 
 
 class ReplayError(Editr1Error, RuntimeError):

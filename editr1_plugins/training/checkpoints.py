@@ -151,7 +151,13 @@ class ResumableTrainer(WholeCheckpoints):
 
     policy: Policy
     _passes: int = 0  # replay passes since the start of the run
+    passes_before_update: int = 0  # those that the updates so far have used
     _generation: Any = None  # the rollout that is being replayed; not stored, so a checkpoint waits for its end
+
+    @property
+    def within_rollout(self) -> bool:
+        """Whether the current rollout still has passes to come."""
+        raise NotImplementedError
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the (averaged) weights: a LoRA for `load_lora_weights`, a whole pipeline after full fine-tuning."""
@@ -194,6 +200,22 @@ class ResumableTrainer(WholeCheckpoints):
         self._passes = state["passes"]
         self.policy.load_live_state(state["live"])
         self._generation = None
+
+    def save_before_update(self) -> str:
+        """Write a checkpoint of the run as the last update left it, though another has begun; all processes call this.
+
+        Returns:
+            What was done and how to go on, for a message. Where the last update is in the midst of a rollout's passes,
+            nothing is written, since such a checkpoint could not be resumed exactly.
+        """
+        path = Path(self._get_output_dir(None)) / f"checkpoint-{self.state.global_step}"
+        if not path.is_dir():
+            begun, self._passes = self._passes, self.passes_before_update
+            if self.within_rollout or self.args.save_only_model:
+                self._passes = begun
+                return "No checkpoint could be written here; resume_from_checkpoint=True goes on from the last one."
+            self._save_checkpoint(self.model, None)
+        return f"The run is kept in {path}: train(resume_from_checkpoint=True) goes on from there exactly."
 
     def _load_best_model(self) -> None:
         self.policy.load(self.state.best_model_checkpoint)

@@ -33,12 +33,16 @@ class Bookkeeping(TrainerCallback):
     def __init__(self, trainer: EditGRPOTrainer) -> None:
         self.trainer, self.save_is_due = trainer, False
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.passes_before_update = self.trainer._passes
+
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # A resumed epoch begins at a fraction; a finished one at a whole number, up to rounding.
         self.trainer.train_sampler.set_epoch(int(state.epoch + 1e-6))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.policy.update_average()
+        self.trainer.passes_before_update = self.trainer._passes
         due = control.should_save or self.save_is_due
         waits = due and self.trainer.within_rollout and not control.should_training_stop
         control.should_save, self.save_is_due = due and not waits, waits

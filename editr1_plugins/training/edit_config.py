@@ -16,6 +16,7 @@ from editr1_plugins.errors import ConfigError
 __all__ = ["EditGRPOConfig", "KontextGRPOConfig", "QwenImageEditGRPOConfig"]
 
 _CHOICES: Final = {
+    "judge_calls": ("auto", "group", "rollout"),
     "ratio": ("plain", "guard"),
     "scale_rewards": ("group", "batch", "none"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
@@ -64,6 +65,15 @@ class EditGRPOConfig(TrainingArguments):
         "sum_then_normalize", "Several rewards: 'sum_then_normalize', or 'normalize_then_sum' (GDPO)."
     )
 
+    judge_calls: str = _option(
+        "auto",
+        "'rollout': a reward is called once per rollout and process, as in TRL; 'group': for each group, in threads, while"
+        " others are sampled; 'auto': by group if the reward has the attribute row_wise = True, else once.",
+    )
+    judge_patience: float | None = _option(
+        600.0, "Seconds to wait for a judge that cannot be reached, before the run stops; None: train on without it."
+    )
+
     # Sampling (diffusers' names where it has one)
     num_inference_steps: int = _option(10, "Denoising steps of a training rollout.")
     guidance_scale: float | None = _option(None, "Passed to the pipeline; None: its own default.")
@@ -93,6 +103,7 @@ class EditGRPOConfig(TrainingArguments):
         self._check_choices()
         self._check_sizes()
         self._check_window()
+        self._check_patience()
 
     @property
     def generation_batch_size(self) -> int:
@@ -118,6 +129,15 @@ class EditGRPOConfig(TrainingArguments):
             raise ConfigError(
                 f"per_device_train_batch_size x processes x steps_per_generation = {self.generation_batch_size} must be"
                 f" a multiple of num_generations = {self.num_generations}"
+            )
+
+    def _check_patience(self) -> None:
+        patience = self.judge_patience
+        if patience is not None and not patience >= 0:
+            raise ConfigError(f"judge_patience={patience}: seconds (0: none), or None to train on without a judge")
+        if patience and self.world_size > 1 and patience >= self.ddp_timeout:
+            raise ConfigError(
+                f"judge_patience={patience:g} must be below ddp_timeout={self.ddp_timeout}, which ends the others' wait"
             )
 
     def _check_window(self) -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -31,17 +32,19 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, JudgeUnavailableError
 from ..plugins import resolve
 from .advantage import Advantages, group_advantages
 from .algorithms import Objective, accumulate
 from .checkpoints import ResumableTrainer
 from .edit_callbacks import Bookkeeping, TrackedConfig
 from .edit_config import EditGRPOConfig
-from .generation import Chunk, EditSampler, Generation, check_columns, derived_seed
+from .generation import Chunk, EditSampler, check_columns, derived_seed
 from .group_sampler import GroupSampler
+from .judging import Judge, Judgement, Judging
 from .metrics import MAXIMA, Metrics, PassMetrics, std_within_groups
 from .parallel import average_gradients, check_launch, everywhere, reshard, shard_on_cpu, sharded
+from .pending import PendingRollout, agreed_judgement
 from .policy import Policy
 from .preflight import preflight
 from .reward_call import RewardFunction, RewardFunctions
@@ -67,6 +70,7 @@ class EditGRPOTrainer(ResumableTrainer):
         ConfigError: arguments that do not fit the pipeline or each other.
         DataError: a dataset without the columns `image` and `prompt`.
         ReplayError: (in `train`) the pipeline does not replay exactly what it samples.
+        JudgeUnavailableError: (in `train`) nobody has judged for `judge_patience` seconds; a checkpoint was written.
     """
 
     config_class: ClassVar[type[EditGRPOConfig]] = EditGRPOConfig
@@ -113,7 +117,14 @@ class EditGRPOTrainer(ResumableTrainer):
             self.pipe, args, stochastic=self.objective.stochastic, autocast=self.accelerator.autocast
         )
         self._metrics = Metrics()
-        self._extra: dict[str, list[Any]] = {}
+        self.judge = Judge(
+            self.reward_functions,
+            calls=args.judge_calls,
+            patience=args.judge_patience,
+            device=self.accelerator.device,
+        )
+        self._judging: Judging | None = None  # of the rollout, while it is judged
+        self._pending: PendingRollout | None = None  # the rollout, until all its rewards are known
 
     # Data: groups of the same row, each rollout's rows as often as they are replayed
 
@@ -172,7 +183,10 @@ class EditGRPOTrainer(ResumableTrainer):
         try:
             with patched(network, "_internal_dict", TrackedConfig(network.config)):
                 return super().train(*args, **kwargs)
+        except JudgeUnavailableError as error:
+            raise JudgeUnavailableError(f"{error}. {self.save_before_update()}") from error
         finally:
+            self._close_judging()
             self.args.activation_checkpointing = checkpointing
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -196,21 +210,59 @@ class EditGRPOTrainer(ResumableTrainer):
     def _prepare_inputs(self, inputs: list[dict[str, Any]]) -> list[Chunk]:
         """The chunks of this replay pass; every so many passes, `inputs` are first sampled, judged and compared."""
         step = self._passes % self._passes_per_rollout
+        last = step == self.args.steps_per_generation - 1
         if step == 0 or self._generation is None:
-            self._generation = self._generate(inputs, self._passes // self._passes_per_rollout)
-        return self._generation.of_pass(step % self.args.steps_per_generation, self.args.per_device_train_batch_size)
+            last = last or step > 0
+            self._generate(inputs, self._passes // self._passes_per_rollout)
+        index = step % self.args.steps_per_generation
+        chunks: list[Chunk] = self._generation.of_pass(index, self.args.per_device_train_batch_size)
+        if self._pending is not None:
+            # Until the first update, passes need no more than their own groups' rewards, where groups are independent.
+            if last or self.accelerator.sync_gradients or not self._groups_are_independent(self._pending):
+                self._settle(self._pending)
+            else:
+                self._pending.compare(chunks, self._advantages)
+        return chunks
 
-    def _generate(self, rows: list[dict[str, Any]], number: int) -> Generation:
+    def _generate(self, rows: list[dict[str, Any]], number: int) -> None:
+        """Sample the rollout; each group goes to the judge when its last edit is there."""
         offset = self.accelerator.process_index * len(rows)
-        generation = self.sampler.sample(rows, number, offset)
-        found = self.compute_advantages(self._judge(rows, generation.edits))
-        for chunk in generation.chunks:
-            first = offset + chunk.rows.start
-            chunk.advantages = found.values[first : offset + chunk.rows.stop]
-            skipped = bool(found.skipped[first // self.args.num_generations])
-            chunk.learns = not (skipped or self.objective.idle(chunk.advantages))
-        self._prepare_points(generation.chunks, number, offset)
-        return generation
+        self._close_judging()
+        judging = self._judging = self.judge.begin(rows, self.state)
+        self._generation = self.sampler.sample(rows, number, offset, judging.submit)
+        judging.finish()
+        self._pending = PendingRollout(
+            generation=self._generation,
+            judging=judging,
+            rows=rows,
+            offset=offset,
+            group_size=self.args.num_generations,
+            prepare=partial(self._prepare_points, number=number, offset=offset),
+            idle=self.objective.idle,
+            # Sharded weights, or ones that are swapped for the reference's: all at once, and the same everywhere.
+            in_step=self.is_fsdp_enabled or self.policy.frozen is not None,
+        )
+
+    def _groups_are_independent(self, pending: PendingRollout) -> bool:
+        alone = self.args.scale_rewards != "batch" and self.args.multi_objective_aggregation == "sum_then_normalize"
+        ours = type(self).compute_advantages is EditGRPOTrainer.compute_advantages  # another may look at all rows
+        return alone and ours and pending.groups_are_independent
+
+    def _settle(self, pending: PendingRollout) -> None:
+        """Wait for the rest of the rewards, and make every chunk ready."""
+        pending.prepare_while_waiting()
+        judgement = agreed_judgement(pending.judging, self.accelerator)
+        self._metrics.add("judge_wait", pending.judging.waited)
+        self._metrics.update(judgement.metrics)
+        self._print_edits(pending.rows, judgement)
+        rewards = self.accelerator.gather(judgement.rewards.to(self.accelerator.device)).cpu()
+        pending.settle(self.compute_advantages(rewards))
+        self._pending = self._judging = None
+
+    def _close_judging(self) -> None:
+        if self._judging is not None:
+            self._judging.close()
+        self._pending = self._judging = None
 
     def _prepare_points(self, chunks: list[Chunk], number: int, offset: int) -> None:
         """Points of the chunks that are learned from; if weights are sharded, on any process, as all must take part."""
@@ -226,23 +278,18 @@ class EditGRPOTrainer(ResumableTrainer):
                     for chunk in chosen:
                         chunk.points = self.objective.refer(self.pipe, chunk.rollout, chunk.points)
 
-    def _judge(self, rows: list[dict[str, Any]], edits: list[Any]) -> Tensor:
-        """Rewards of all processes' rows, (rows, functions), NaN where not judged."""
-        self._extra = {}
-        rewards = self.reward_functions(
-            rows,
-            edits,
-            trainer_state=self.state,
-            log_extra=lambda column, values: self._extra.__setitem__(column, list(values)),
-            log_metric=self._metrics.add,
-        )
-        self._print_edits(rows, rewards)
-        gathered: Tensor = self.accelerator.gather(rewards.to(self.accelerator.device)).cpu()
-        return gathered
-
     def compute_advantages(self, rewards: Tensor) -> Advantages:
         """Advantages of all processes' rows from their rewards, (rows, functions); 0 where a row was not judged."""
-        found = group_advantages(
+        found = self._advantages(rewards)
+        self._metrics.update(self._reward_means(rewards))
+        self._metrics.add("reward_std", std_within_groups(found.rewards, self.args.num_generations))
+        self._metrics.add("frac_reward_zero_std", found.frac_reward_zero_std)
+        groups = zip(found.skipped.tolist(), found.values.view(-1, self.args.num_generations), strict=True)
+        self._metrics.add("groups_skipped", sum(skipped or self.objective.idle(values) for skipped, values in groups))
+        return found
+
+    def _advantages(self, rewards: Tensor) -> Advantages:
+        return group_advantages(
             rewards,
             self.args.num_generations,
             weights=self.args.reward_weights,
@@ -250,12 +297,6 @@ class EditGRPOTrainer(ResumableTrainer):
             aggregation=self.args.multi_objective_aggregation,
             clip=self.args.advantage_clip,
         )
-        self._metrics.update(self._reward_means(rewards))
-        self._metrics.add("reward_std", std_within_groups(found.rewards, self.args.num_generations))
-        self._metrics.add("frac_reward_zero_std", found.frac_reward_zero_std)
-        groups = zip(found.skipped.tolist(), found.values.view(-1, self.args.num_generations), strict=True)
-        self._metrics.add("groups_skipped", sum(skipped or self.objective.idle(values) for skipped, values in groups))
-        return found
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One replay pass: backward through every trained step of `per_device_train_batch_size` edits."""
@@ -304,8 +345,10 @@ class EditGRPOTrainer(ResumableTrainer):
             for batch in dataloader:
                 start = seen + self.accelerator.process_index * len(batch)
                 edits = [self.sampler.evaluate(row, start + i) for i, row in enumerate(batch)]
-                context = {"trainer_state": self.state, "log_extra": lambda *_: None, "log_metric": lambda *_: None}
-                found = self.reward_functions(batch, edits, **context)
+                judging = self.judge.begin(batch, self.state)
+                judging.submit(slice(0, len(batch)), edits)
+                judging.finish()
+                found = agreed_judgement(judging, self.accelerator).rewards
                 rewards.append(self.accelerator.gather_for_metrics(found.to(self.accelerator.device)).cpu())
                 seen += len(batch) * self.accelerator.num_processes
         table = torch.cat(rewards)
@@ -335,13 +378,14 @@ class EditGRPOTrainer(ResumableTrainer):
         """`Trainer.log`; training logs carry what was gathered since the last one."""
         super().log({**logs, **self._metrics.drain(gather_object)} if "loss" in logs else logs, start_time)
 
-    def _print_edits(self, rows: list[dict[str, Any]], rewards: Tensor) -> None:
+    def _print_edits(self, rows: Sequence[dict[str, Any]], judgement: Judgement) -> None:
         if not self.args.log_completions:
             return
         lines = [f"rollout at update {self.state.global_step}"]
         for index, row in enumerate(rows):
-            scores = ", ".join(f"{n} {v:.2f}" for n, v in zip(self.reward_functions.names, rewards[index], strict=True))
-            notes = "; ".join(f"{column}: {values[index]}" for column, values in self._extra.items())
+            pairs = zip(self.reward_functions.names, judgement.rewards[index].tolist(), strict=True)
+            scores = ", ".join(f"{name} {value:.2f}" for name, value in pairs)
+            notes = "; ".join(f"{column}: {values[index]}" for column, values in judgement.extra.items())
             lines.append(f"  {row['prompt']} | {scores}" + (f" | {notes}" if notes else ""))
         everyone = gather_object(["\n".join(lines)])
         if self.accelerator.is_main_process:

@@ -141,16 +141,23 @@ class EditSampler:
             start = number % choices if self.config.window_strategy == "sliding" else 0
         return range(allowed.start + start, allowed.start + start + size)
 
-    def sample(self, rows: Sequence[_Row], number: int, offset: int) -> Generation:
+    def sample(
+        self,
+        rows: Sequence[_Row],
+        number: int,
+        offset: int,
+        on_group: Callable[[slice, Sequence[Any]], object] | None = None,
+    ) -> Generation:
         """Sample the local rows of the `number`-th rollout; `offset` is the first one's position among all processes'.
 
         A group is `num_generations` rows in a row, counted over all processes. Rows are sampled in the chunks in which
-        they are replayed, since the size of a batch changes rounding.
+        they are replayed, since the size of a batch changes rounding. When the last edit of a group is there (of those
+        that are sampled here), `on_group` gets the positions of the group's local rows and their edits.
         """
         size, batch = self.config.num_generations, self.config.per_device_train_batch_size
         generation = Generation(edits=[], chunks=[])
         tapes: dict[int, EncoderTape] = {}
-        start = 0
+        start = begun = 0
         while start < len(rows):
             group = (offset + start) // size
             end = min(len(rows), (start // batch + 1) * batch, (group + 1) * size - offset)
@@ -158,6 +165,9 @@ class EditSampler:
             generation.edits.extend(chunk.rollout.images)
             generation.chunks.append(chunk)
             start = end
+            if on_group is not None and (start == len(rows) or (offset + start) % size == 0):
+                on_group(slice(begun, start), generation.edits[begun:start])
+                begun = start
         return generation
 
     def _chunk(self, row: _Row, rows: slice, number: int, offset: int, tape: EncoderTape) -> Chunk:
