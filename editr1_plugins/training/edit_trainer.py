@@ -46,7 +46,7 @@ from .metrics import MAXIMA, Metrics, PassMetrics, std_within_groups
 from .parallel import average_gradients, check_launch, everywhere, reshard, shard_on_cpu, sharded
 from .pending import PendingRollout, agreed_judgement
 from .policy import Policy
-from .preflight import preflight
+from .preflight import PreflightReport, preflight
 from .reward_call import RewardFunction, RewardFunctions
 from .tape import patched
 
@@ -175,9 +175,7 @@ class EditGRPOTrainer(ResumableTrainer):
         if checkpointing:
             network.enable_gradient_checkpointing()
         if self.args.preflight and not sharded(network):
-            with self.accelerator.autocast():
-                call = self.sampler.call(self.train_dataset[0], self.args.num_inference_steps)
-                preflight(self.pipe, call, self.policy.parameters)
+            self.prove_replay()
         # diffusers' networks have their own switch, thrown above; the Trainer only knows transformers'.
         self.args.activation_checkpointing = False
         try:
@@ -188,6 +186,18 @@ class EditGRPOTrainer(ResumableTrainer):
         finally:
             self._close_judging()
             self.args.activation_checkpointing = checkpointing
+
+    def prove_replay(self) -> PreflightReport:
+        """`preflight` of the first training row, as the run would sample it.
+
+        Raises:
+            ReplayError: the pipeline cannot be trained exactly.
+        """
+        if self.args.activation_checkpointing:
+            self.policy.network.enable_gradient_checkpointing()
+        with self.accelerator.autocast():
+            call = self.sampler.call(self.train_dataset[0], self.args.num_inference_steps)
+            return preflight(self.pipe, call, self.policy.parameters)
 
     def create_accelerator_and_postprocess(self) -> None:
         """`Trainer`'s; FSDP2 also works on CPU processes."""
