@@ -113,12 +113,16 @@ class EditRRMReward:
         record: a directory for one JSON line per edit and its images, or an object with `write(edit, record)`.
         name: `__name__`, under which trainers log; default "edit_rrm", or "edit_rrm_VERIFIER" when one is given.
 
-    An instance is thread-safe where its parts are, and pickles where the given instances do; parts from specs are
-    rebuilt in the new process.
+    `row_wise` says that each edit is judged alone: the edit trainers judge a group while they sample another.
+
+    An instance is thread-safe: parts that do not say `thread_safe = True` of themselves are called by one thread at a
+    time. It pickles where the given instances do; parts from specs are rebuilt in the new process.
 
     Raises:
         ConfigError: a wrong argument, including an unknown or malformed spec.
     """
+
+    row_wise: Final = True
 
     def __init__(
         self,
@@ -222,7 +226,7 @@ class EditRRMReward:
         requests = list(missing.values())
         made = contained(
             self._decomposer.label,
-            lambda rows: decomposer.decompose([requests[row] for row in rows]),
+            lambda rows: self._decomposer.in_turn(decomposer.decompose, [requests[row] for row in rows]),
             lambda _, answer: _as_principles(answer),
             list(missing),
         )
@@ -245,7 +249,8 @@ class EditRRMReward:
         def ask(rows: list[int]) -> object:
             # Samples of one edit stay together, so that a backend can share their prompt.
             asked = [cases[row] for row in rows for _ in range(samples)]
-            answers = verifier.verify([case.edit for case in asked], [case.principles for case in asked])
+            edits, principles = [case.edit for case in asked], [case.principles for case in asked]
+            answers = self._verifier.in_turn(verifier.verify, edits, principles)
             return _per_edit(answers, len(asked), samples)
 
         started = time.perf_counter()
@@ -273,10 +278,11 @@ class EditRRMReward:
         for part in guards:
             guard = part.get()
 
-            def look(rows: list[int], guard: Guard = guard) -> object:
+            def look(rows: list[int], part: Part[Guard] = part, guard: Guard = guard) -> object:
                 chosen = [cases[row] for row in rows]
                 scored = [case.scored for case in chosen if case.scored is not None]
-                return guard.inspect([case.edit for case in chosen], [case.principles for case in chosen], scored)
+                edits, principles = [case.edit for case in chosen], [case.principles for case in chosen]
+                return part.in_turn(guard.inspect, edits, principles, scored)
 
             answers = contained(part.label, look, lambda _, answer: _as_alarm(answer), [case.key for case in cases])
             for case, answer in zip(cases, answers, strict=True):

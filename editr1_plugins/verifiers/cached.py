@@ -38,6 +38,7 @@ class CachedVerifier:
         self.verifier, self.cache, self.identity = verifier, cache, named
         self.prompt_version = getattr(verifier, "prompt_version", None)
         self.model_version = getattr(verifier, "model_version", None)
+        self.thread_safe = getattr(verifier, "thread_safe", False)  # the cache is
 
     def verify(self, edits: Sequence[Edit], principles: Sequence[Sequence[Principle]]) -> list[Verification]:
         """One verification per edit, in order.

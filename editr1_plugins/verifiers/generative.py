@@ -72,6 +72,8 @@ class GenerativeVerifier:
         ConfigError: a setting out of range, or settings that exclude each other.
     """
 
+    thread_safe: Final = True  # as every backend is
+
     def __init__(
         self,
         backend: ChatBackend,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import pickle
 import threading
@@ -14,6 +15,7 @@ from PIL import Image, ImageStat
 
 from editr1_plugins.errors import ConfigError, DataError, PluginError
 from editr1_plugins.reward import containment, rrm
+from editr1_plugins.reward.metrics import was_reached
 from editr1_plugins.reward.record import EditRecord
 from editr1_plugins.reward.rrm import EditRRMReward
 from editr1_plugins.types import FOLLOW, KEEP, Alarm, Edit, NoPrinciples, Principle, Verdict, Verification
@@ -488,3 +490,79 @@ def test_a_record_that_cannot_be_written_does_not_cost_the_reward() -> None:
             raise OSError(28, "No space left on device")
 
     assert scores(reward(record=Full()).score([edit(100)])) == [4.0]
+
+
+class Unreachable:
+    """Cannot reach its server for black images."""
+
+    def verify(self, edits: Sequence[Edit], principles: Sequence[Sequence[Principle]]) -> list[Verification]:
+        black = "connection: ConnectError: refused [http://127.0.0.1:9 after 5 attempts]"
+        dark = [edit.edited.getextrema()[0][1] == 0 for edit in edits]
+        return [Verification(score=None, failure=black, samples=0) if d else Verification(score=5.0) for d in dark]
+
+
+@pytest.mark.parametrize(
+    ("verifier", "levels", "rate"),
+    [
+        (Unreachable(), [200, 100], None),
+        (Unreachable(), [0, 100, 0, 0], 0.75),
+        (Unreachable(), [0, 0], 1.0),
+        (Nervous(), [0, 0], 1.0),  # a component that raises for each row is as good as away
+    ],
+)
+def test_a_trainer_can_see_that_nobody_was_reached(verifier: Any, levels: list[int], rate: float | None) -> None:
+    metrics: dict[str, float] = {}
+    images, sources = [grey(at) for at in levels], [grey(9)] * len(levels)
+    reward(verifier, name="judge")(
+        prompts=["brighter"] * len(levels),
+        completions=images,
+        source_image=sources,
+        log_metric=metrics.__setitem__,
+    )
+    assert metrics.get("judge/unavailable_rate") == rate
+
+
+@pytest.mark.parametrize(
+    ("verification", "reached"),
+    [
+        (Verification(score=3.0), True),
+        (Verification(score=None, failure="no_score", samples=0), True),
+        (Verification(score=None, failure="timeout: no complete reply within 60 s", samples=0), False),
+        (Verification(score=None, failure="no_principles: decomposer 'vlm' raised OSError: x", samples=0), False),
+        (Verification(score=None, failure="no_principles: connection: refused", samples=0), False),
+        (Verification(score=None, failure="no_principles: nothing to ask", samples=0), None),
+        (Verification(score=0.0, flags=("copy",), samples=0), None),
+        (Verification(score=None, failure="voided (size): too large", samples=0), None),
+    ],
+)
+def test_reached_or_not_or_not_asked(verification: Verification, reached: bool | None) -> None:
+    assert was_reached(verification) is reached
+
+
+@pytest.mark.parametrize(("safe", "most"), [(False, 1), (True, 2)])
+def test_parts_are_called_by_one_thread_at_a_time_unless_they_are_thread_safe(safe: bool, most: int) -> None:
+    barrier = threading.Barrier(2)
+    running: list[int] = []
+    seen: list[int] = []
+
+    class Slow:
+        thread_safe = safe
+
+        def verify(self, edits: Sequence[Edit], principles: Sequence[Sequence[Principle]]) -> list[Verification]:
+            running.append(1)
+            seen.append(len(running))
+            with contextlib.suppress(threading.BrokenBarrierError):
+                barrier.wait(timeout=0.3)
+            running.pop()
+            return [Verification(score=5.0) for _ in edits]
+
+    judge = reward(Slow())
+    threads = [
+        threading.Thread(target=judge.score, args=([Edit(source=grey(9), edited=grey(at), instruction="brighter")],))
+        for at in (100, 200)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(seen) == most
