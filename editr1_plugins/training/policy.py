@@ -88,7 +88,8 @@ class Policy:
         """Begin the moving average at the present weights, which are where they will be trained."""
         if self.ema_decay is not None:
             done = 0 if self.ema is None else self.ema.optimization_step
-            self.ema = EMAModel(self.parameters, decay=self.ema_decay, foreach=True)
+            # Sharded tensors lack some of the fused operations.
+            self.ema = EMAModel(self.parameters, decay=self.ema_decay, foreach=not sharded(self.network))
             self.ema.optimization_step = done
 
     def update_average(self) -> None:
