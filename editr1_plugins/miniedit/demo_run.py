@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -18,11 +20,12 @@ from editr1_plugins.miniedit.world import Task, draw
 from editr1_plugins.reward.rrm import EditRRMReward
 from editr1_plugins.training.advantage import Advantages
 from editr1_plugins.training.edit_grpo import KontextGRPOConfig, KontextGRPOTrainer
+from editr1_plugins.training.reward_call import RewardFunction
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["DemoSettings", "held_out_tasks", "run_arm", "shown_tasks"]
+__all__ = ["DemoSettings", "held_out_tasks", "run_arm", "shown_tasks", "trainer_config"]
 
 _HELD_OUT_SEED: Final = 31_337
 _SHOWN: Final = 12  # edits that are kept as pictures
@@ -39,6 +42,7 @@ class DemoSettings:
         pool: training tasks that the groups are drawn from.
         verifier: spec of the judge; None: the default one.
         weights: where RL starts, a name in `miniedit.model.WEIGHTS`.
+        recipe: arguments of `KontextGRPOConfig` that are to differ from the demo's.
     """
 
     updates: int = 100
@@ -52,6 +56,7 @@ class DemoSettings:
     pool: int = 600
     verifier: str | None = None
     weights: str = "start"
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 def held_out_tasks(settings: DemoSettings) -> list[Task]:
@@ -74,12 +79,15 @@ def run_arm(
     *,
     lora: Path | None = None,
     quiet: bool = True,
+    reward: RewardFunction | None = None,
 ) -> dict[str, Any]:
     """One run, on one thread; the trained LoRA is stored in the folder `lora`, if given.
 
+    `reward` stands in for `EditRRMReward` with the settings' verifier.
+
     Returns:
         `heldout` and `reward`: lists of [update, value]; `first` and `last`: `scores` and `images` of the `shown_tasks`
-        before and after.
+        before and after; `cpu_seconds` of training, measuring left out.
     """
     torch.set_num_threads(1)
     pipe, gold = load_pipeline(settings.weights), _GoldMeasure(settings)
@@ -87,8 +95,8 @@ def run_arm(
     with tempfile.TemporaryDirectory() as scratch:
         trainer = (_Control if arm == "control" else KontextGRPOTrainer)(
             pipe,
-            EditRRMReward(verifier=settings.verifier),
-            _config(settings, seed, scratch),
+            reward or EditRRMReward(verifier=settings.verifier),
+            trainer_config(settings, seed, scratch),
             edit_dataset(train),
             peft_config=LoraConfig(
                 r=settings.rank,
@@ -111,40 +119,43 @@ def run_arm(
         "reward": [[logs["step"], logs["reward"]] for logs in trainer.state.log_history if "reward" in logs],
         "first": gold.measured[0][1].shown(),
         "last": gold.measured[-1][1].shown(),
+        "cpu_seconds": round(gold.training_seconds(), 2),
     }
 
 
-def _config(settings: DemoSettings, seed: int, folder: str) -> KontextGRPOConfig:
-    return KontextGRPOConfig(
-        output_dir=folder,
-        seed=seed,
-        max_steps=settings.updates,
-        per_device_train_batch_size=settings.group,
-        num_generations=settings.group,
-        gradient_accumulation_steps=settings.prompts,
-        num_inference_steps=settings.steps,
-        guidance_scale=CALL["guidance_scale"],
-        pipeline_kwargs={name: value for name, value in CALL.items() if name != "guidance_scale"},
+def trainer_config(settings: DemoSettings, seed: int, folder: str) -> KontextGRPOConfig:
+    """The trainer's arguments for a run that writes into `folder`."""
+    arguments: dict[str, Any] = {
+        "output_dir": folder,
+        "seed": seed,
+        "max_steps": settings.updates,
+        "per_device_train_batch_size": settings.group,
+        "num_generations": settings.group,
+        "gradient_accumulation_steps": settings.prompts,
+        "num_inference_steps": settings.steps,
+        "guidance_scale": CALL["guidance_scale"],
+        "pipeline_kwargs": {name: value for name, value in CALL.items() if name != "guidance_scale"},
         # The first two steps decide what is edited; one start per group, so that only they differ.
-        window=2,
-        window_range=[0, 2],
-        shared_noise=True,
-        noise_level=0.7,
-        learning_rate=settings.learning_rate,
-        adam_beta2=0.95,
-        weight_decay=0.0,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": 0.25},
-        warmup_steps=5,
-        epsilon=1e-3,
-        beta=0.0,
-        scale_rewards="batch",
-        ema_decay=None,
-        save_strategy="no",
-        report_to=[],
-        use_cpu=True,
-        log_level="error",
-    )
+        "window": 2,
+        "window_range": [0, 2],
+        "shared_noise": True,
+        "noise_level": 0.7,
+        "learning_rate": settings.learning_rate,
+        "adam_beta2": 0.95,
+        "weight_decay": 0.0,
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.25},
+        "warmup_steps": 5,
+        "epsilon": 1e-3,
+        "beta": 0.0,
+        "scale_rewards": "batch",
+        "ema_decay": None,
+        "save_strategy": "no",
+        "report_to": [],
+        "use_cpu": True,
+        "log_level": "error",
+    }
+    return KontextGRPOConfig(**{**arguments, **settings.recipe})
 
 
 class _Control(KontextGRPOTrainer):
@@ -180,15 +191,22 @@ class _GoldMeasure(TrainerCallback):
         self.settings, self.tasks = settings, held_out_tasks(settings)
         self.pipe: Any = None
         self.measured: list[tuple[int, _Snapshot]] = []
+        self._measuring, self._began = 0.0, 0.0
+
+    def training_seconds(self) -> float:
+        """CPU seconds of this process since training began, without those of measuring."""
+        return time.process_time() - self._began - self._measuring
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._measure(0)
+        self._began, self._measuring = time.process_time(), 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self.settings.measure_every == 0 or state.global_step == state.max_steps:
             self._measure(state.global_step)
 
     def _measure(self, update: int) -> None:
+        began = time.process_time()
         images = self.pipe(
             image=[draw(task.scene) for task in self.tasks],
             prompt=[task.instruction for task in self.tasks],
@@ -199,3 +217,4 @@ class _GoldMeasure(TrainerCallback):
         scores = [gold_score(task, image).score for task, image in zip(self.tasks, images, strict=True)]
         shown = [self.tasks.index(task) for task in shown_tasks(self.settings)]
         self.measured.append((update, _Snapshot(scores, [scores[i] for i in shown], [images[i] for i in shown])))
+        self._measuring += time.process_time() - began
