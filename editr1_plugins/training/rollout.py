@@ -12,9 +12,8 @@ happens. Rows have their own generators; the global one is not used. Wrap both i
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -24,8 +23,18 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ReplayError
+from .pipelines import (
+    accepted_arguments,
+    body_with_grad,
+    exchanged,
+    images_of,
+    index_of_first_latents,
+    latents_begin_at,
+    latents_watched,
+    rows_argument,
+)
 from .schedulers import Arrived, RolloutScheduler, Transition, Visit, VisitScheduler
-from .tape import DENOISERS, EncoderTape, patched
+from .tape import DENOISERS, EncoderTape
 
 __all__ = ["Rollout", "denoisers", "record", "record_group", "velocities", "visit", "without_adapters"]
 
@@ -98,13 +107,15 @@ def record(
         generators=[torch.Generator(device).manual_seed(_step_seed(seed)) for seed in seeds],
         entered=tape.loop_begins,
     )
-    arguments = {**_checked_call(call), **_rows_argument(pipe, len(seeds))}
+    arguments = {**_checked_call(call), **rows_argument(pipe, len(seeds))}
     prepared: list[Any] = []
-    with _exchanged(pipe, scheduler, tape) as stack:
-        _watch_prepare_latents(pipe, stack, prepared.append)
+    with exchanged(pipe, scheduler, tape), latents_watched(pipe, prepared.append), torch.no_grad():
         output = pipe(**arguments, generator=[torch.Generator(device).manual_seed(seed) for seed in start_seeds])
     if scheduler.final is None or scheduler.first is None:
-        raise ReplayError(f"{type(pipe).__name__} never called scheduler.step: its loop cannot be seen")
+        raise ReplayError(
+            f"{type(pipe).__name__} never called the step of its own scheduler: its loop cannot be seen. Where it "
+            "calls another pipeline, train that one"
+        )
     if len(scheduler.final) != len(seeds):
         raise ConfigError(f"the call makes {len(scheduler.final)} rows for {len(seeds)} seeds; give it one prompt")
     if missing := wanted - set(range(scheduler.made)):
@@ -114,9 +125,9 @@ def record(
         seeds=seeds,
         transitions=tuple(scheduler.transitions),
         final=scheduler.final.detach(),
-        images=output[0],
+        images=images_of(pipe, output),
         tape=tape,
-        entry=_entry(prepared, scheduler.first),
+        entry=index_of_first_latents(prepared, scheduler.first),
         chunk=len(seeds),
     )
 
@@ -171,25 +182,28 @@ def visit(
     if not visits:
         return
     call = dict(rollout.call)
-    if "strength" in _parameters(pipe):
+    if "strength" in accepted_arguments(pipe):
         call["strength"] = 1.0  # less would cut the schedule short
-    arguments = {**call, **_rows_argument(pipe, len(visits[0].latents))}
+    arguments = {**call, **rows_argument(pipe, len(visits[0].latents))}
 
     def entered() -> None:
         rollout.tape.loop_begins()
         torch.set_grad_enabled(grad)
 
     on_path = rollout.entry is not None
-    scheduler = VisitScheduler.like(pipe.scheduler, visits, on_velocity, entered=entered, on_path=on_path)
+    scheduler = VisitScheduler.like(
+        pipe.scheduler, visits, on_velocity, entered=entered, on_path=on_path, grad=grad and on_path
+    )
     if grad:
         torch.clear_autocast_cache()  # casts made without grad would cut the gradient off
-    with _exchanged(pipe, scheduler, rollout.tape) as stack:
+    with exchanged(pipe, scheduler, rollout.tape) as stack:
         if rollout.entry is not None:
-            _begin_at(pipe, stack, rollout.entry, visits[0].latents)
+            stack.enter_context(latents_begin_at(pipe, rollout.entry, visits[0].latents))
+        body = stack.enter_context(body_with_grad(pipe))
         stack.enter_context(torch.set_grad_enabled(grad and on_path))
         generator = torch.Generator(pipe._execution_device).manual_seed(0)  # spares the global generator
         try:
-            inspect.unwrap(type(pipe).__call__)(pipe, **arguments, generator=generator)  # without its torch.no_grad
+            body(**arguments, generator=generator)
         except Arrived:
             return
     raise ReplayError(f"{type(pipe).__name__} made {scheduler.done} of {len(visits)} visits and ended")
@@ -251,88 +265,6 @@ def _adapter_layers(networks: Iterable[torch.nn.Module]) -> list[Any]:
         why = f"{outside[0]} is trained outside any adapter" if outside else "there is no adapter"
         raise ConfigError(f"switching the adapters off does not give the reference policy: {why}; set beta to 0")
     return layers
-
-
-@contextmanager
-def _exchanged(pipe: Any, scheduler: Any, tape: EncoderTape) -> Iterator[ExitStack]:
-    """Our scheduler and tape in the pipeline's place of its own, no progress bar; everything put back on leaving."""
-    with _call_state_kept(pipe), ExitStack() as stack:
-        stack.enter_context(patched(pipe, "scheduler", scheduler))
-        stack.enter_context(patched(pipe, "_progress_bar_config", {"disable": True}))
-        stack.enter_context(tape.attached(pipe))
-        yield stack
-
-
-@contextmanager
-def _call_state_kept(pipe: Any) -> Iterator[None]:
-    """A call leaves its arguments behind on the pipeline (`_guidance_scale`, ...): put back what was there."""
-    before = dict(vars(pipe))
-    try:
-        yield
-    finally:
-        for name, value in list(vars(pipe).items()):
-            changed = name not in before or value is not before[name]
-            if changed and _is_call_state(value) and _is_call_state(before.get(name)):
-                if name in before:
-                    object.__setattr__(pipe, name, before[name])
-                else:
-                    object.__delattr__(pipe, name)
-        for name in before.keys() - vars(pipe).keys():
-            object.__setattr__(pipe, name, before[name])
-
-
-def _is_call_state(value: Any) -> bool:
-    # Lists (offloading hooks), devices and modules are the pipeline's own business.
-    return value is None or isinstance(value, (bool, int, float, str, dict, Tensor))
-
-
-def _watch_prepare_latents(pipe: Any, stack: ExitStack, seen: Callable[[Any], None]) -> None:
-    original = getattr(pipe, "prepare_latents", None)
-    if original is None:
-        return
-
-    def watching(*args: Any, **kwargs: Any) -> Any:
-        prepared = original(*args, **kwargs)
-        seen(prepared)
-        return prepared
-
-    stack.enter_context(patched(pipe, "prepare_latents", watching))
-
-
-def _entry(prepared: Sequence[Any], first: Tensor) -> int | None:
-    for items in prepared:
-        for position, item in enumerate(items if isinstance(items, tuple) else (items,)):
-            if isinstance(item, Tensor) and item.shape == first.shape and torch.equal(item, first):
-                return position
-    return None
-
-
-def _begin_at(pipe: Any, stack: ExitStack, entry: int, latents: Tensor) -> None:
-    original = pipe.prepare_latents
-
-    def beginning(*args: Any, **kwargs: Any) -> Any:
-        prepared = original(*args, **kwargs)
-        items = list(prepared) if isinstance(prepared, tuple) else [prepared]
-        if entry < len(items) and isinstance(items[entry], Tensor) and items[entry].shape == latents.shape:
-            items[entry] = latents.clone()
-        return tuple(items) if isinstance(prepared, tuple) else items[0]
-
-    stack.enter_context(patched(pipe, "prepare_latents", beginning))
-
-
-def _parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(type(pipe).__call__).parameters
-
-
-def _rows_argument(pipe: Any, rows: int) -> dict[str, int]:
-    for name in ("num_images_per_prompt", "num_videos_per_prompt"):
-        if name in _parameters(pipe):
-            return {name: rows}
-    if rows > 1:
-        raise ReplayError(
-            f"{type(pipe).__name__} has no num_images_per_prompt: it makes one row a call; use chunks of 1"
-        )
-    return {}
 
 
 def _checked_call(call: Mapping[str, Any]) -> Mapping[str, Any]:

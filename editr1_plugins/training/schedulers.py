@@ -7,12 +7,13 @@ after the pipeline's own guidance arithmetic. Both are drop-in subclasses of `Fl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler, FlowMatchLCMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteSchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
@@ -21,6 +22,12 @@ from ..errors import ConfigError, ReplayError
 from .sde import SAMPLERS, Sampler, StepNoise
 
 __all__ = ["Arrived", "RolloutScheduler", "Transition", "Visit", "VisitScheduler"]
+
+
+_COPIED = (
+    "the pipeline copies its scheduler: it denoises several sets of latents at once (picture and sound, say), which "
+    "have no single log-probability"
+)
 
 
 class Arrived(BaseException):  # not an Exception: no handler inside a pipeline may swallow it
@@ -102,7 +109,7 @@ class RolloutScheduler(FlowMatchEulerDiscreteScheduler):
             raise ConfigError(f"unknown sampler {sampler!r}; one of: {', '.join(sorted(SAMPLERS))}")
         new = _schedule_of(scheduler, cls)
         new.window, new.sampler, new.level = window, SAMPLERS[sampler], level
-        new.generators, new.entered, new.made = list(generators), entered, 0
+        new.generators, new.entered, new.made, new.latest = list(generators), entered, 0, math.nan
         new.transitions, new.first, new.final = [], None, None
         return new  # type: ignore[no-any-return]
 
@@ -112,9 +119,38 @@ class RolloutScheduler(FlowMatchEulerDiscreteScheduler):
     generators: list[torch.Generator]
     entered: Callable[[], None]
     made: int
+    latest: float
     transitions: list[Transition]
     first: Tensor | None
     final: Tensor | None
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise ReplayError(_COPIED)
+
+    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+        """The sample as it is; some pipelines ask every scheduler but the Euler class itself."""
+        return sample
+
+    def set_timesteps(  # spelled out, since pipelines inspect this signature for `sigmas` and `timesteps`
+        self,
+        num_inference_steps: int | None = None,
+        device: Any = None,
+        sigmas: Any = None,
+        mu: float | None = None,
+        timesteps: Any = None,
+    ) -> None:
+        """The schedule that the pipeline asks for."""
+        if self.made:
+            raise ReplayError(
+                f"the pipeline sets the timesteps anew after {self.made} steps: it denoises in several passes "
+                "(sections, a second stage), which cannot be replayed as one"
+            )
+        super().set_timesteps(num_inference_steps, device, sigmas, mu, timesteps)
+        if not (self.sigmas.min() >= 0 and self.sigmas.max() <= 1):
+            raise ReplayError(
+                f"noise levels reach from {self.sigmas.max():.3g} to {self.sigmas.min():.3g}: the model is no "
+                "rectified flow (whose levels lie in 1..0), so no stochastic sampler here fits its steps"
+            )
 
     def step(
         self,
@@ -130,11 +166,15 @@ class RolloutScheduler(FlowMatchEulerDiscreteScheduler):
         if self.made == 0:
             self.first = sample.detach().clone()
             self.entered()
+        self._require_another_step(timestep)
         if self.step_index is None:
             self._init_step_index(timestep)
         stochastic = self.made in self.window
         if stochastic and per_token_timesteps is not None:
-            raise ReplayError("the pipeline gives every token its own timestep; no stochastic sampler covers that")
+            raise ReplayError(
+                "the pipeline gives every token its own timestep (frames that are given stay clean while others are "
+                "denoised); no stochastic sampler covers that"
+            )
         if stochastic:
             self.final = self._stochastic_step(model_output, timestep, sample)
         else:
@@ -143,6 +183,15 @@ class RolloutScheduler(FlowMatchEulerDiscreteScheduler):
         self.made += 1
         # A copy: some pipelines write into the latents, which must not change what was recorded.
         return _as_output(self.final.clone(), return_dict)
+
+    def _require_another_step(self, timestep: Tensor) -> None:
+        now = float(torch.as_tensor(timestep).flatten()[0])
+        if self.made and now == self.latest:
+            raise ReplayError(
+                f"the pipeline makes two steps at timestep {now:g}: it denoises several sets of latents, or evaluates "
+                "the model more than once per step; neither has one log-probability"
+            )
+        self.latest = now
 
     def _stochastic_step(self, model_output: Tensor, timestep: Tensor, sample: Tensor) -> Tensor:
         noise = self._noise(self.step_index)
@@ -180,15 +229,17 @@ class VisitScheduler(FlowMatchEulerDiscreteScheduler):
         *,
         entered: Callable[[], None],
         on_path: bool,
+        grad: bool = False,
     ) -> VisitScheduler:
         """A scheduler whose timesteps are those of `visits`.
 
         `on_path` False: the loop cannot be made to begin at the first visit, so its first iteration is spent on
-        getting there. `entered()` is called in the loop's first iteration, before any velocity is handed out.
+        getting there. `entered()` is called in the loop's first iteration, before any velocity is handed out. `grad`
+        switches gradients on before the loop, for a call within a call that has a `torch.no_grad` of its own.
         """
         new = _schedule_of(scheduler, cls)
         new.visits, new.on_velocity, new.entered = list(visits), on_velocity, entered
-        new.on_path, new.begun, new.done = on_path, False, 0
+        new.on_path, new.begun, new.done, new.grad, new.reshaped = on_path, False, 0, grad, False
         return new  # type: ignore[no-any-return]
 
     visits: list[Visit]
@@ -197,6 +248,15 @@ class VisitScheduler(FlowMatchEulerDiscreteScheduler):
     on_path: bool
     begun: bool
     done: int
+    grad: bool
+    reshaped: bool
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise ReplayError(_COPIED)
+
+    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+        """The sample as it is, as in the rollout."""
+        return sample
 
     def set_timesteps(  # spelled out, since pipelines inspect this signature for `sigmas` and `timesteps`
         self,
@@ -213,11 +273,16 @@ class VisitScheduler(FlowMatchEulerDiscreteScheduler):
         self.sigmas = torch.cat([levels, torch.full_like(levels[:1], float(self.config.invert_sigmas))])
         self.num_inference_steps = len(self.timesteps)
         self._step_index = self._begin_index = None
+        if self.grad:
+            torch.set_grad_enabled(True)
 
     def scale_noise(self, sample: Tensor, timestep: Any, noise: Tensor | None = None) -> Tensor:
         """The visited latents: inpainting blends what this returns into them, which must change nothing."""
         here = self.visits[min(self.done, len(self.visits) - 1)].latents
-        return here.clone() if here.shape == sample.shape else sample
+        if here.shape == sample.shape:
+            return here.clone()
+        self.reshaped = self.reshaped or self.begun
+        return sample
 
     def step(
         self, model_output: Tensor, timestep: Tensor, sample: Tensor, return_dict: bool = True, **extra: Any
@@ -234,7 +299,7 @@ class VisitScheduler(FlowMatchEulerDiscreteScheduler):
         if not self.on_path:
             self.on_path = True
             return _as_output(self.visits[0].latents.clone(), return_dict)
-        _require_at(self.visits[self.done], timestep, sample)
+        _require_at(self.visits[self.done], timestep, sample, blended=self.reshaped)
         self.on_velocity(self.done, model_output)
         self.done += 1
         if self.done == len(self.visits):
@@ -245,11 +310,7 @@ class VisitScheduler(FlowMatchEulerDiscreteScheduler):
 def _schedule_of(scheduler: Any, cls: Any) -> Any:
     plain = type(scheduler) in (FlowMatchEulerDiscreteScheduler, RolloutScheduler, VisitScheduler)
     if not plain:
-        raise ReplayError(
-            f"the pipeline's scheduler is a {type(scheduler).__name__}; only the Euler step of "
-            "FlowMatchEulerDiscreteScheduler itself can be made stochastic and replayed. Where the model allows it, "
-            "set pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)"
-        )
+        raise ReplayError(f"the pipeline's scheduler is a {type(scheduler).__name__}: {_why_not(scheduler)}")
     if scheduler.config.stochastic_sampling:
         raise ReplayError(
             "the scheduler has stochastic_sampling=True, which draws noise that nobody records; turn it off"
@@ -259,7 +320,33 @@ def _schedule_of(scheduler: Any, cls: Any) -> Any:
     return new
 
 
-def _require_at(here: Visit, timestep: Tensor, sample: Tensor) -> None:
+def _why_not(scheduler: Any) -> str:
+    """Why its steps are no Euler steps of a flow, and what to put in its place where the model is one."""
+    config = getattr(scheduler, "config", {})
+    flow = "FlowMatch" in type(scheduler).__name__ or isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+    by_option = config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas")
+    if not (flow or by_option):
+        kind = config.get("prediction_type")
+        return f"it is made for another kind of model (prediction_type={kind!r}), not for flow matching"
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        reason = "a subclass of FlowMatchEulerDiscreteScheduler may step in another way"
+    elif isinstance(scheduler, FlowMatchHeunDiscreteScheduler):
+        reason = "it evaluates the model twice per step, so a step has no single velocity"
+    elif isinstance(scheduler, FlowMatchLCMScheduler):
+        reason = "it draws new noise in every step, which nobody records"
+    elif config.get("solver_order", 1) > 1:
+        reason = f"a multistep solver of order {config['solver_order']}: a step depends on the velocities before it"
+    else:
+        reason = "its step is not known to be an Euler step"
+    shift = config.get("flow_shift") or config.get("shift") or 1.0
+    return (
+        f"{reason}. Only the Euler step of FlowMatchEulerDiscreteScheduler itself can be made stochastic and replayed. "
+        "Where the model is a rectified flow, sample with that instead (its steps may lie at other noise levels): "
+        f"pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift={shift:g})"
+    )
+
+
+def _require_at(here: Visit, timestep: Tensor, sample: Tensor, *, blended: bool) -> None:
     if sample.shape != here.latents.shape:
         raise ReplayError(
             f"the pipeline left the recorded path: latents {tuple(sample.shape)} where {tuple(here.latents.shape)} "
@@ -270,8 +357,14 @@ def _require_at(here: Visit, timestep: Tensor, sample: Tensor) -> None:
     gap = (sample.detach().float() - here.latents.float()).abs().max().item()
     # What a pipeline blends back in may be rounded once more; other noise is larger by orders of magnitude.
     rounding = 8 * torch.finfo(here.latents.dtype).eps * max(1.0, here.latents.abs().max().item())
-    if not gap <= rounding:
-        raise ReplayError(f"the pipeline changed the latents between steps (by up to {gap:.1e}) in a way not recorded")
+    if gap <= rounding:
+        return
+    cause = (
+        "it blends the noised source into them after the step, in another layout than theirs"
+        if blended
+        else "noise blended in after the step, or a callback that writes into them"
+    )
+    raise ReplayError(f"the pipeline changed the latents between steps (by up to {gap:.1e}): {cause}")
 
 
 def _as_output(latents: Tensor, return_dict: bool) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -51,9 +51,9 @@ class EncoderSite(NamedTuple):
     method: str
 
 
-def encoder_sites(pipe: Any) -> list[EncoderSite]:
-    """Every method of the pipeline's networks that may be an encoder, outermost first."""
-    found: list[EncoderSite] = []
+def encoder_sites(pipe: Any, methods: Sequence[str] = ()) -> list[EncoderSite]:
+    """`methods` of the pipeline itself, then every method of its networks that may be an encoder, outermost first."""
+    found = [EncoderSite(method, pipe, method) for method in methods]
     seen: set[int] = set()
     for name, component in pipe.components.items():
         if isinstance(component, torch.nn.Module) and name not in DENOISERS:
@@ -109,8 +109,10 @@ class EncoderTape:
         self._entries.clear()
 
     @contextmanager
-    def attached(self, pipe: Any) -> Iterator[EncoderTape]:
+    def attached(self, pipe: Any, methods: Sequence[str] = ()) -> Iterator[EncoderTape]:
         """While this is open, the pipeline's encoders are recorded and played back; its loop has not begun.
+
+        `methods` of the pipeline itself are encoders, too.
 
         Raises:
             ReplayError: the pipeline wrote into what an encoder returned, so it cannot be played back.
@@ -118,7 +120,7 @@ class EncoderTape:
         self._looping = False
         try:
             with ExitStack() as stack:
-                for site in encoder_sites(pipe):
+                for site in encoder_sites(pipe, methods):
                     stack.enter_context(patched(site.owner, site.method, self._taped(site)))
                 yield self
         finally:
