@@ -1,0 +1,131 @@
+"""Human preference pairs as the rows that `GCPOTrainer` trains on: the winner's prompt, then the loser's.
+
+A pair is a dataset row with `source`, `winner`, `loser` (images) and `instruction`; `principles` (a list of `question`
+and `category`) where they were made before. Both sides get the same principles and the same prompt, which is the one
+that the judge is asked with later. Images are read when a row is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import DataError
+from ..images import read_image
+from ..principles.chain import decompose_contained
+from ..types import Decomposer, Edit, NoPrinciples, Principle
+from ..verifiers.prompting import Mode, judge_request
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["SIDES", "judge_messages", "pair_rows", "with_principles"]
+
+_log = logging.getLogger(__name__)
+
+#: In this order the sides of a pair follow each other.
+SIDES: Final = ("winner", "loser")
+_COLUMNS: Final = ("source", *SIDES, "instruction")
+_SHOWN: Final = 20
+_BATCH: Final = 32
+
+
+def judge_messages(
+    edit: Edit, principles: Sequence[Principle], mode: Mode = "think+verify"
+) -> tuple[list[dict[str, Any]], list[Any]]:
+    """The judge's request for one edit as chat messages with image places, and the two images that go there.
+
+    Raises:
+        DataError: a blank or overlong instruction, or no principles.
+    """
+    request = judge_request(edit, principles, mode)
+    content = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in request.parts]
+    system = {"role": "system", "content": [{"type": "text", "text": request.system}]}
+    return [system, {"role": "user", "content": content}], [part for part in request.parts if not isinstance(part, str)]
+
+
+def with_principles(pairs: Dataset, decomposer: Decomposer) -> Dataset:
+    """The pairs with a column `principles`, made by `decomposer` where it is missing or empty.
+
+    Pairs without principles are left out, counted and logged with the first reasons.
+
+    Raises:
+        DataError: a column is missing, or no pair is left.
+    """
+    _check_columns(pairs)
+    found: list[Any] = list(pairs["principles"]) if "principles" in pairs.column_names else [None] * len(pairs)
+    missing = [index for index, principles in enumerate(found) if not principles]
+    problems: dict[int, str] = {}
+    for first in range(0, len(missing), _BATCH):
+        indices = missing[first : first + _BATCH]
+        rows = [pairs[index] for index in indices]
+        requests = [(read_image(_content(row["source"], "source")), str(row["instruction"])) for row in rows]
+        for index, principles in zip(indices, decompose_contained(decomposer, requests), strict=True):
+            if not principles:
+                problems[index] = principles.failure if isinstance(principles, NoPrinciples) else "no principles"
+            found[index] = [{"question": each.question, "category": each.category} for each in principles]
+    if problems:
+        told = "; ".join(f"pair {index}: {reason}" for index, reason in list(problems.items())[:_SHOWN])
+        _log.warning("%d of %d pairs have no principles and are left out: %s", len(problems), len(pairs), told)
+    kept = [index for index in range(len(pairs)) if index not in problems]
+    if not kept:
+        raise DataError(f"no pair has principles; pair 0: {problems.get(0, 'there are no pairs')}")
+    bare = pairs.remove_columns("principles") if "principles" in pairs.column_names else pairs
+    return bare.select(kept).add_column("principles", [found[index] for index in kept])
+
+
+def pair_rows(pairs: Dataset, mode: Mode = "think+verify") -> Dataset:
+    """Two rows per pair, the winner's and then the loser's, with `prompt`, `images`, `pair`, `side` and `questions`.
+
+    Args:
+        pairs: with `source`, `winner`, `loser`, `instruction` and `principles`.
+        mode: how the judge answers.
+
+    Raises:
+        DataError: a column is missing. When a row is taken: its images, instruction or principles are wrong.
+    """
+    from datasets import interleave_datasets
+
+    _check_columns(pairs, "principles")
+    sides = []
+    for side, other in zip(SIDES, reversed(SIDES), strict=True):
+        rows = pairs.select_columns([*_COLUMNS, "principles"]).remove_columns(other).rename_column(side, "edited")
+        sides.append(rows.add_column("pair", list(range(len(pairs)))).add_column("side", [side] * len(pairs)))
+    return interleave_datasets(sides).with_transform(lambda batch: _transformed(batch, mode))
+
+
+def _transformed(batch: dict[str, list[Any]], mode: Mode) -> dict[str, list[Any]]:
+    made: dict[str, list[Any]] = {name: [] for name in ("prompt", "images", "pair", "side", "questions")}
+    for values in zip(*batch.values(), strict=True):
+        row = dict(zip(batch, values, strict=True))
+        where = f"pair {row['pair']}"
+        try:
+            principles = [Principle(question=each["question"], category=each["category"]) for each in row["principles"]]
+            images = [read_image(_content(row[name], name)) for name in ("source", "edited")]
+            edit = Edit(source=images[0], edited=images[1], instruction=row["instruction"])
+            prompt, placed = judge_messages(edit, principles, mode)
+        except (DataError, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{where}, {row['side']}: {error}") from error
+        made["prompt"].append(prompt)
+        made["images"].append(placed)
+        made["pair"].append(row["pair"])
+        made["side"].append(row["side"])
+        made["questions"].append([each.question for each in principles])
+    return made
+
+
+def _content(cell: Any, column: str) -> Any:
+    """An image cell; a path or URL in one is data and is never opened."""
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    if content is None or isinstance(content, str):
+        raise DataError(f"column {column!r} holds no image: cast it, dataset.cast_column({column!r}, Image())")
+    return content
+
+
+def _check_columns(pairs: Any, *more: str) -> None:
+    missing = [name for name in (*_COLUMNS, *more) if name not in pairs.column_names]
+    if missing:
+        raise DataError(
+            f"the pairs have no column {' and no '.join(missing)}; they have {', '.join(pairs.column_names)}"
+        )
