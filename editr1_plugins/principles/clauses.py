@@ -20,9 +20,10 @@ __all__ = ["Change", "Context", "read_clause", "restore_quotes"]
 class Change:
     """One requested change.
 
-    `operation` is one of recolour, remove, replace, add, background, tone, text, text_added, style. `what` is the thing
-    changed ("the red circle"; for text, the old text or ""), `value` what comes out ("blue", "a cat", "warmer"),
-    `where` a place of the vocabulary or "".
+    `operation` is one of recolour, remove, replace, add, background, tone, text, text_added, text_removed, style.
+    `what` is the thing changed ("the red circle"; for text, the old text or "", which for text_removed means all text),
+    `value` what comes out ("blue", "a cat", "warmer"), `where` a place of the vocabulary or ""; for text_added it may
+    be another one, with its preposition ("on the wall").
     """
 
     operation: str
@@ -112,7 +113,7 @@ def _old_list(text: str, context: Context) -> list[str]:
     return clear if len(clear) == len(things) else []
 
 
-def _new(text: str, *, simple: bool = False) -> str | None:
+def _new(text: str, context: Context, *, simple: bool = False) -> str | None:
     """Something that comes into the image: "a dog", "some flowers", "rain"."""
     if not (phrase := _words(text, simple=simple)):
         return None
@@ -120,7 +121,9 @@ def _new(text: str, *, simple: bool = False) -> str | None:
     thing = read_thing(words)
     if not article and thing and thing.shape and not thing.plural:
         article = "an" if words[0] in "aeiou" else "a"
-    return None if article in {"all", "every", "each", "both"} else f"{article} {words}".strip()
+    if article in {"all", "every", "each", "both"}:
+        return None
+    return restore_quotes(f"{article} {words}".strip(), context.quotes)
 
 
 # --- what each operation needs ----------------------------------------------------------------------------------------
@@ -147,19 +150,19 @@ def _replace(slots: _Slots, context: Context) -> list[Change] | None:
     if not what or BACKGROUND.fullmatch(slots["what"]):
         return None
     one = re.fullmatch(r"(?:a|an|the|another)? ?(.+) one", slots["new"].lower())
-    new = _new(f"a {one[1]} {what.split(' ')[-1]}" if one else slots["new"], simple=True)
+    new = _new(f"a {one[1]} {what.split(' ')[-1]}" if one else slots["new"], context, simple=True)
     return [Change(operation="replace", what=what, value=new)] if new else None
 
 
 def _add(slots: _Slots, context: Context) -> list[Change] | None:
     where = place_name(slots["where"]) if slots.get("where") else ""
-    new = _new(slots["new"])
+    new = _new(slots["new"], context)
     return [Change(operation="add", value=new, where=where)] if new and where is not None else None
 
 
 def _background(slots: _Slots, context: Context) -> list[Change] | None:
     value = colour_name(re.sub(r"^(?:(?:an?|the) )?(?:(?:plain|solid|pure) )?", "", slots["value"].lower()))
-    value = value or _new(slots["value"])
+    value = value or _new(slots["value"], context)
     return [Change(operation="background", what="the background", value=value)] if value else None
 
 
@@ -190,7 +193,19 @@ def _text(slots: _Slots, context: Context) -> list[Change] | None:
 
 
 def _text_added(slots: _Slots, context: Context) -> list[Change] | None:
-    return [Change(operation="text_added", value=restore_quotes(slots["new"], context.quotes).strip('"'))]
+    where = _WHOLE_IMAGE.sub("", slots.get("on", "").lower())
+    place = place_name(where.partition(" ")[2]) if where else ""
+    where = place or re.sub(r"^(?:to|onto) ", "on ", re.sub(r"^into ", "in ", where))
+    value = restore_quotes(slots["new"], context.quotes).strip('"')
+    return [Change(operation="text_added", value=value, where=where)]
+
+
+_WHOLE_IMAGE: Final = re.compile(r"^(?:on|onto|in|into|to|over|at) (?:the|this|my) (?:image|photo\w*|picture|scene)$")
+
+
+def _text_removed(slots: _Slots, context: Context) -> list[Change] | None:
+    old = restore_quotes(slots.get("old", ""), context.quotes).strip('"')
+    return [Change(operation="text_removed", what=old)]
 
 
 _STYLES: Final = re.compile(
@@ -219,5 +234,6 @@ _BUILDERS: Final[dict[str, _Builder]] = {
     "tone": _tone,
     "text": _text,
     "text_added": _text_added,
+    "text_removed": _text_removed,
     "style": _style,
 }

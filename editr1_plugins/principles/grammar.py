@@ -41,10 +41,16 @@ _FRAGMENTS: Final = {
     "said": r"(?:quote\d+q|(?-i:[A-Z0-9][A-Z0-9!?&'-]*(?: [A-Z0-9][A-Z0-9!?&'-]*){0,5}))",
     "quote": r"quote\d+q",
     "on": r"(?: (?:on|in|of|at) [\w' -]{1,60}?)?",
+    "upon": r"(?: (?:on|onto|in|into|to|at|across|over|above|below|under|beside|along) [\w' -]{1,60}?)?",
     "text": (
-        r"(?:(?:the|its) )?(?:[\w-]+ ){0,2}?(?:text|words?|letters|lettering|title|caption|label|sign|writing|headline"
-        r"|slogan|logo|name)"
+        r"(?:(?:the|its|an?) )?(?:[\w'-]+ ){0,2}?(?:text|words?|letters|lettering|title|caption|label|sign|writing"
+        r"|headline|heading|slogan|logo|name|inscription|message|phrase|number|date|year|price|banner|billboard)"
     ),
+    "words": (
+        r"(?:(?:the|an?|some) )?(?:[\w-]+ )?(?:text|words?|letters|lettering|title|caption|headline|heading|slogan"
+        r"|writing|inscription|message|phrase|watermark)(?: (?:that |which )?(?:says?|saying|reads?|reading))?"
+    ),
+    "all text": r"(?:(?:all|any|every|each)(?: of)? )?(?:the )?(?:text|words?|letters|lettering|writing)",
     "where": (
         r"(?:(?:top|bottom|upper|lower|left|right|cent(?:er|re)|middle|hand|side|corner|quarter|half|part|edge|area"
         r"|quadrant|of|the|image|picture|photo|scene|canvas)[ -]?){1,9}"
@@ -55,12 +61,24 @@ _FRAGMENTS: Final = {
 _CLAUSES: Final = (
     (
         "text",
-        r"(?:replace|edit|update|swap|<set>) <text><on> (?:from )?<said=old><on> <into>(?: (?:say|read))? <said=new>",
+        r"(?:replace|edit|update|swap|correct|fix|<set>) <text><on> (?:from )?<said=old><on>"
+        r" (?:<into>(?: (?:say|read))?|so (?:that )?it (?:says|reads)|as) <said=new>",
     ),
     ("text", r"(?:replace|edit|update|swap|<set>) <quote=old><on> <into> <quote=new>"),
     ("text", r"(?:edit|update|<set>) <text><on> (?:to|into|so (?:that )?it)?(?: ?(?:be|says?|reads?))? ?<said=new>"),
     ("text", r"replace <text><on> (?:with|by) <said=new>"),
-    ("text_added", r"(?:write|add|put|print|insert|place)(?: <text>)? <quote=new><on>"),
+    ("text", r"(?:rewrite|retype|redo) <text><on> (?:as|to) <said=new>"),
+    ("text", r"<text><on> (?:<must> (?:be|say|read)|says|reads) <said=new>"),
+    ("text", r"(?:make|let|have) <text><on> (?:say|read) <said=new> instead of <quote=old>"),
+    (
+        "text",
+        r"(?:correct|fix|change) (?:the )?(?:spelling|typo)(?: of)? <said=old> (?:to|into|as) <said=new>",
+    ),
+    ("text_added", r"(?:write|add|put|print|insert|place)(?: <words>)? <quote=new>(?P<on><upon>)"),
+    ("text_added", r"(?:write|print) <said=new>(?P<on><upon>)"),
+    ("text_removed", r"<remove> (?:<text> )?<quote=old>(?:<on>| from [\w' -]{1,60}?)"),
+    ("text_removed", r"<remove> <text> <said=old>(?:<on>| from [\w' -]{1,60}?)"),
+    ("text_removed", r"<remove> <all text>(?: (?:from|in|on|of) (?:the|this) (?:image|photo|picture|scene))?"),
     (
         "style",
         r"(?:<redo> <image=image>(?: look| appear| to be)?|make|render|redraw|convert|<image>) ?"

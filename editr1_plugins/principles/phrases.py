@@ -57,9 +57,15 @@ _TEMPLATES: Final[dict[str, tuple[Category, str]]] = {
     # text, style
     "text": (FOLLOW, 'Does the text now read "{value}"?'),
     "text_replaced": (FOLLOW, 'Does the text that said "{what}" now read "{value}"?'),
-    "text_old_gone": (FOLLOW, 'Is the old text "{what}" no longer to be read?'),
+    "text_old_gone": (FOLLOW, 'Is the old text "{what}" gone where "{value}" was to stand?'),
     "text_added": (FOLLOW, 'Does the image now show the text "{value}"?'),
+    "text_at": (FOLLOW, 'Does the text "{value}" stand in the {where} of the image?'),
+    "text_on": (FOLLOW, 'Does the text "{value}" stand {where}?'),
     "text_legible": (FOLLOW, 'Is every letter of "{value}" correct and legible?'),
+    "text_removed": (FOLLOW, 'Is the text "{what}" gone from the image?'),
+    "text_traces": (FOLLOW, 'Is no letter of the text "{what}" left where it stood?'),
+    "text_all_removed": (FOLLOW, "Is no text to be read in the image any more?"),
+    "text_all_lines": (FOLLOW, "Is every single line of text gone, not only some?"),
     "style": (FOLLOW, "Is the whole image now in the style of {value}?"),
     "style_marks": (FOLLOW, "Are the typical marks of {value} plain to see, such as its strokes, tones or materials?"),
     # what was not to change
@@ -80,6 +86,8 @@ _TEMPLATES: Final[dict[str, tuple[Category, str]]] = {
     "light_kept": (KEEP, "Is the image about as bright as the source?"),
     "hues_kept": (KEEP, "Are the colours free of a cast that the source does not have?"),
     "detail_kept": (KEEP, "Is the detail in the brightest and the darkest parts kept?"),
+    "text_others_kept": (KEEP, "Does all other text read as before, with none added?"),
+    "text_place_kept": (KEEP, "Does the new text stand in the place of the old one, about as large?"),
     "text_look_kept": (KEEP, "Has the text kept its font, size, colour and place?"),
     # quality
     "sharp": (QUALITY, "Is the edited image as sharp as the source, without blur?"),
@@ -123,7 +131,7 @@ def subject_of(ask: Ask) -> tuple[str, str]:
         return family, ask.what
     if family == "added":
         return family, bare_noun(ask.value)
-    return family, ask.value
+    return family, ask.value or (ask.what if family == "text" else "")
 
 
 _FAMILIES: Final = {"filled": "gone", "old_gone": "becomes"}

@@ -12,7 +12,7 @@ from typing import Final
 from editr1_plugins.principles.clauses import Change, Context, read_clause, restore_quotes
 from editr1_plugins.principles.words import tone_name
 
-__all__ = ["MAX_INSTRUCTION", "NotUnderstoodError", "read_instruction"]
+__all__ = ["MAX_INSTRUCTION", "NotUnderstoodError", "quoted_texts", "read_instruction"]
 
 #: Longer instructions are refused: rules do not understand essays, and reading stays cheap.
 MAX_INSTRUCTION: Final = 400
@@ -44,7 +44,9 @@ def read_instruction(instruction: str) -> tuple[Change, ...]:
     return tuple(dict.fromkeys(changes))
 
 
-_NEGATED: Final = re.compile(r"\b(?:don't|dont|do not|never|not|except|but|unless|without|instead|or)\b", re.IGNORECASE)
+_NEGATED: Final = re.compile(
+    r"\b(?:don't|dont|do not|never|not|except|but|unless|without|instead(?! of quote\d+q)|or)\b", re.IGNORECASE
+)
 _POLITE: Final = re.compile(
     r"^(?:please|kindly|now|just|first|finally|also|and|then|next|(?:can|could|would|will) you(?: please)?"
     r"|i(?:'d| would) like (?:you )?to|i want (?:you )?to|i need (?:you )?to|let's|try to|you should"
@@ -54,8 +56,21 @@ _POLITE: Final = re.compile(
 _POLITE_END: Final = re.compile(
     r"[\s,]+(?:please|thanks|thank you|(?:in|from) (?:the|this) (?:image|photo|picture|scene))$", re.IGNORECASE
 )
-_QUOTED: Final = re.compile(r"\"([^\"]{1,80})\"|(?<![a-z0-9])'([^']{1,80})'(?![a-z0-9])", re.IGNORECASE)
-_QUOTE_MARKS: Final = str.maketrans("\u201c\u201d\u201e\u00ab\u00bb\u2018\u2019\u0060\u00b4", '"""""\'\'\'\'')
+# An apostrophe between two letters ends no quote.
+_QUOTED: Final = re.compile(
+    r"\"([^\"]{1,80})\"|(?<![a-z0-9])'((?:[^']|(?<=[a-z])'(?=[a-z])){1,80})'(?![a-z0-9])", re.IGNORECASE
+)
+#: Quotation marks of all kinds: curly, low, angled, of East Asia, primes.
+_DOUBLE: Final = (
+    "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\u275d\u275e\u300a\u300b\u300c\u300d\u300e\u300f\u301d\u301e\u301f\uff02"
+)
+_SINGLE: Final = "\u2018\u2019\u201a\u201b\u2039\u203a\u0060\u00b4\u275b\u275c\uff07\u2032"
+_QUOTE_MARKS: Final = str.maketrans({**dict.fromkeys(_DOUBLE, '"'), **dict.fromkeys(_SINGLE, "'")})
+
+
+def quoted_texts(instruction: str) -> tuple[str, ...]:
+    """What stands in quotation marks of any kind in an instruction."""
+    return _take_quotes(_plain(instruction))[1]
 
 
 def _plain(instruction: str) -> str:

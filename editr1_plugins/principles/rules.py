@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from editr1_plugins.principles.clauses import Change
 from editr1_plugins.principles.phrases import LIST_WORD, Ask, bare_noun, render
 from editr1_plugins.principles.reading import NotUnderstoodError, read_instruction
-from editr1_plugins.principles.words import colour_name, read_thing
+from editr1_plugins.principles.words import colour_name, place_name, read_thing
 from editr1_plugins.types import NoPrinciples, Principle
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class RulesDecomposer:
     darker, black and white, more or less saturated), text changes and styles, several of them in one instruction.
     """
 
-    identity = "rules/1"
+    identity = "rules/2"
 
     def decompose(self, requests: Sequence[tuple[Image, str]]) -> list[tuple[Principle, ...]]:
         """About 3 Follow principles per change, 3-4 Keep, 3 Quality; `NoPrinciples` for what is not understood."""
@@ -99,13 +99,23 @@ def _text(change: Change) -> list[Ask]:
         return [Ask(kind="text", value=change.value), Ask(kind="text_legible", value=change.value)]
     return [
         Ask(kind="text_replaced", what=change.what, value=change.value),
-        Ask(kind="text_old_gone", what=change.what),
+        Ask(kind="text_old_gone", what=change.what, value=change.value),
         Ask(kind="text_legible", value=change.value),
     ]
 
 
 def _text_added(change: Change) -> list[Ask]:
-    return [Ask(kind="text_added", value=change.value), Ask(kind="text_legible", value=change.value)]
+    asks = [Ask(kind="text_added", value=change.value), Ask(kind="text_legible", value=change.value)]
+    if change.where:
+        kind = "text_at" if place_name(change.where) == change.where else "text_on"
+        asks.append(Ask(kind=kind, value=change.value, where=change.where))
+    return asks
+
+
+def _text_removed(change: Change) -> list[Ask]:
+    if not change.what:
+        return [Ask(kind=kind) for kind in ("text_all_removed", "text_all_lines")]
+    return [Ask(kind=kind, what=change.what) for kind in ("text_removed", "text_traces")]
 
 
 def _style(change: Change) -> list[Ask]:
@@ -121,6 +131,7 @@ _FOLLOW: Final = {
     "tone": _tone,
     "text": _text,
     "text_added": _text_added,
+    "text_removed": _text_removed,
     "style": _style,
 }
 
@@ -133,10 +144,25 @@ def _keep(changes: Sequence[Change]) -> list[Ask]:
     touched = _list_of(_subject(change) for change in changes if change.operation not in _TOUCH_NO_OBJECT)
     if operations <= {"style"}:
         return [Ask(kind="content_kept"), Ask(kind="layout_kept")]
+    if operations <= _TEXTS:
+        area = _list_of(_subject(change) for change in changes)
+        return [Ask(kind="content_kept_but", what=area), *_text_kept(changes), Ask(kind="layout_kept")]
     if operations & {"tone", "style"}:
         content = Ask(kind="content_kept_but", what=touched) if touched else Ask(kind="content_kept")
         return [content, *_tone_keeps({change.value for change in changes if change.operation == "tone"})]
-    return [*_others_kept(touched), *_ground_kept(changes), *_subjects_kept(changes)]
+    return [*_others_kept(touched), *_ground_kept(changes), *_subjects_kept(changes), *_text_kept(changes)]
+
+
+_TEXTS: Final = frozenset({"text", "text_added", "text_removed"})
+
+
+def _text_kept(changes: Sequence[Change]) -> list[Ask]:
+    texts = [change for change in changes if change.operation in _TEXTS]
+    all_goes = any(change.operation == "text_removed" and not change.what for change in texts)
+    kinds = ["text_others_kept"] if texts and not all_goes else []
+    if any(change.operation == "text" for change in texts):
+        kinds += ["text_place_kept", "text_look_kept"]
+    return [Ask(kind=kind) for kind in kinds]
 
 
 _TOUCH_NO_OBJECT: Final = frozenset({"tone", "style", "background", "add", "text_added"})
@@ -178,8 +204,6 @@ def _subjects_kept(changes: Sequence[Change]) -> list[Ask]:
             thing = read_thing(change.value)
             if thing and thing.shape and not thing.colour and change.what not in recoloured:
                 asks.append(Ask(kind="colour_kept", what=change.what, value=_the(change.value)))
-        elif change.operation == "text":
-            asks.append(Ask(kind="text_look_kept"))
     return asks
 
 
@@ -189,6 +213,8 @@ def _subject(change: Change) -> str:
         return f"{_the(change.value)} that is new{where}"
     if change.operation == "text":
         return f'the text "{change.what}"' if change.what else "the text"
+    if change.operation == "text_removed":
+        return f'the text "{change.what}"' if change.what else "all text"
     if change.operation == "text_added":
         return f'the text "{change.value}"'
     return change.what

@@ -43,6 +43,14 @@ def text(value: str, old: str = "") -> Change:
     return Change(operation="text", what=old, value=value)
 
 
+def text_added(value: str, where: str = "") -> Change:
+    return Change(operation="text_added", value=value, where=where)
+
+
+def text_removed(old: str = "") -> Change:
+    return Change(operation="text_removed", what=old)
+
+
 def style(value: str) -> Change:
     return Change(operation="style", value=value)
 
@@ -76,13 +84,17 @@ UNDERSTOOD: list[tuple[str, list[Change]]] = [
     ("erase the man on the left", [remove("the man on the left")]),
     ("get rid of the blue square", [remove("the blue square")]),
     ("take away the chair", [remove("the chair")]),
-    ("eliminate the text", [remove("the text")]),
+    ("eliminate the text", [text_removed()]),
+    ("remove all of the text from the image", [text_removed()]),
     ("remove the person from the image", [remove("the person")]),
     ("please remove the dog, thanks", [remove("the dog")]),
     ("make the red circle disappear", [remove("the red circle")]),
     ("remove the orange", [remove("the orange")]),
     ("remove the man with the hat", [remove("the man with the hat")]),
-    ('remove the text "SALE"', [remove('the text "SALE"')]),
+    ('remove the text "SALE"', [text_removed("SALE")]),
+    ('remove the words "SALE" from the sign', [text_removed("SALE")]),
+    ("delete the word SALE", [text_removed("SALE")]),
+    ('erase "SALE"', [text_removed("SALE")]),
     ("remove both squares", [remove("both squares")]),
     # add
     ("add a blue square in the top left", [add("a blue square", "top left")]),
@@ -166,8 +178,27 @@ UNDERSTOOD: list[tuple[str, list[Change]]] = [
     ('make the sign say "OPEN"', [text("OPEN")]),
     ('change the title to "The End"', [text("The End")]),
     ("change the sign to OPEN", [text("OPEN")]),
-    ('write "HELLO" on the wall', [Change(operation="text_added", value="HELLO")]),
-    ('add the text "HELLO" at the bottom', [Change(operation="text_added", value="HELLO")]),
+    ('write "HELLO" on the wall', [text_added("HELLO", "on the wall")]),
+    ('add "HELLO" to the sign', [text_added("HELLO", "on the sign")]),
+    ('add the text "HELLO" at the bottom', [text_added("HELLO", "bottom")]),
+    ('write "HELLO" in the upper left corner', [text_added("HELLO", "top left")]),
+    ('add the text "HELLO" to the image', [text_added("HELLO")]),
+    ('add a caption that says "HELLO"', [text_added("HELLO")]),
+    ("write HELLO at the top", [text_added("HELLO", "top")]),
+    ("change the text „SALE“ to «OPEN»", [text("OPEN", "SALE")]),
+    ("change the text 「SALE」 to 『OPEN』", [text("OPEN", "SALE")]),
+    ("change \u2039SALE\u203a into \uff02OPEN\uff02", [text("OPEN", "SALE")]),
+    ("change the text 'Don\u2019t stop' to 'Let's go'", [text("Let's go", "Don't stop")]),
+    ('change the text "SALE" to "欢迎光临"', [text("欢迎光临", "SALE")]),
+    ('change the text "black and white" to "red and blue"', [text("red and blue", "black and white")]),
+    ('change the text "SALE" so that it says "OPEN"', [text("OPEN", "SALE")]),
+    ('the text should say "OPEN"', [text("OPEN")]),
+    ('change the sign\'s text to "OPEN"', [text("OPEN")]),
+    ('change the number "5" to "7"', [text("7", "5")]),
+    ('make the sign say "OPEN" instead of "SALE"', [text("OPEN", "SALE")]),
+    ('rewrite the text as "OPEN"', [text("OPEN")]),
+    ('correct the spelling of "RECIEVE" to "RECEIVE"', [text("RECEIVE", "RECIEVE")]),
+    ('add a sign saying "HELLO"', [add('a sign saying "HELLO"')]),
     # style
     ("in the style of van Gogh", [style("van Gogh")]),
     ("make the image in the style of Studio Ghibli", [style("Studio Ghibli")]),
@@ -295,7 +326,7 @@ def test_a_request_is_answered_in_order_and_the_image_is_not_read() -> None:
     assert [bool(each) for each in principles] == [True, False, True]
     assert principles[0] == decompose_instruction("remove the dog")
     assert pickle.loads(pickle.dumps(decomposer)).decompose([(image, "remove the dog")]) == principles[:1]
-    assert RulesDecomposer.identity == "rules/1"
+    assert RulesDecomposer.identity == "rules/2"
 
 
 def test_principles_ask_about_the_thing_and_the_colour() -> None:
