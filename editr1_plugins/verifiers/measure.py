@@ -1,7 +1,8 @@
 """The embedded verifier: measures in the two images what a principle asks, without a model.
 
 It reads the questions that the `rules` decomposer writes (principles/phrases.py) and measures: objects and background
-of flat scenes (plain shapes on a plain ground), the global tone of any image, sharpness, noise, proportions, borders.
+of flat scenes (plain shapes on a plain ground), the global tone of any image, text in any image (with the extra [ocr]),
+sharpness, noise, proportions, borders.
 Each measurement is a degree in 0..1; a verdict is that degree against a threshold. The score is
 
     tau = 10 * follow * keep * quality
@@ -37,7 +38,7 @@ class MeasureVerifier:
     with other proportions it is flagged `aspect_changed`, and what depends on places in the image is not judged.
     """
 
-    identity = "measure/1"
+    identity = "measure/2"
 
     def verify(self, edits: Sequence[Edit], principles: Sequence[Sequence[Principle]]) -> list[Verification]:
         """One verification per edit, in order. Candidates of one source share the work of reading it.

@@ -123,16 +123,10 @@ class TestCollage(_OnCoffee):
         return side_by_side(source, done)
 
 
-@pytest.fixture(scope="module")
-def reader() -> PaintedTextGuard:
-    pytest.importorskip("rapidocr_onnxruntime", reason="extra [ocr]")
-    return PaintedTextGuard()
-
-
 class TestPaintedText(_OnCoffee):
     @pytest.fixture
-    def guard(self, reader: PaintedTextGuard) -> Guard:
-        return reader
+    def guard(self, text_guard: PaintedTextGuard) -> Guard:
+        return text_guard
 
     @staticmethod
     def spoil(done: Image.Image, source: Image.Image) -> Image.Image:

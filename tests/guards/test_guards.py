@@ -25,6 +25,7 @@ from editr1_plugins.guards import (
     default_guards,
 )
 from editr1_plugins.types import Alarm, Edit
+from editr1_plugins.verifiers.measuring import text_reader
 
 ASK = "Make the cup blue"
 CLASSES = [guard for _, guard, _ in DEFAULT_GUARDS if guard is not PaintedTextGuard]
@@ -264,8 +265,8 @@ class TestSettings:
     def test_the_default_set_is_nine_with_ocr_and_eight_without(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(DEFAULT_GUARDS) == 9
         assert all(summary for _, _, summary in DEFAULT_GUARDS)
-        monkeypatch.setattr("editr1_plugins.guards.text.find_spec", lambda name: None)
+        monkeypatch.setattr(text_reader, "_failure", lambda: "not installed")
         assert [type(guard) for guard in default_guards()] == CLASSES
-        monkeypatch.setattr("editr1_plugins.guards.text.find_spec", lambda name: object())
+        monkeypatch.setattr(text_reader, "_failure", lambda: None)
         assert [type(guard) for guard in default_guards()] == [guard for _, guard, _ in DEFAULT_GUARDS]
         assert not any(guard.needs_judge for guard in default_guards())

@@ -69,7 +69,7 @@ def test_records_name_the_parts_with_their_versions(tmp_path: Path) -> None:
     reward = EditRRMReward("measure", "rules", record=tmp_path)
     reward.score([Edit(source=scene("red"), edited=scene("blue"), instruction="make the red circle blue")])
     (row,) = read_records(tmp_path)
-    assert (row["verifier"], row["decomposer"]) == ("measure/1", "rules/1")
+    assert (row["verifier"], row["decomposer"]) == ("measure/2", "rules/2")
     assert {verdict["category"] for verdict in row["verdicts"]} == {
         "Instruction Following",
         "Feature Preservation",

@@ -268,7 +268,7 @@ def test_half_of_the_place_is_half_of_the_edit(instruction: str) -> None:
         ("make the red circle red", "no change to measure"),
         ("make the background white", "no change to measure"),
         ("make the red circle yellow and make the image brighter", "tone of the whole image"),
-        ('change the text "A" to "B"', "without a model"),
+        ('change the text "A" to "B"', "too small to read"),
         ("make it look like a watercolor", "without a model"),
     ],
 )
@@ -416,7 +416,7 @@ def test_a_batch_is_judged_as_one_by_one() -> None:
     together = verifier.verify(edits, principles)
     assert together == [verifier.verify([e], [p])[0] for e, p in zip(edits, principles, strict=True)]
     assert pickle.loads(pickle.dumps(verifier)).verify(edits, principles) == together
-    assert MeasureVerifier.identity == "measure/1"
+    assert MeasureVerifier.identity == "measure/2"
     assert verifier.verify([], []) == []
     with pytest.raises(ValueError, match="one list of principles per edit"):
         verifier.verify(edits, principles[1:])

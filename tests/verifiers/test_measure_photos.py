@@ -113,7 +113,6 @@ class TestOrder:
         "turn the cat into a dog",
         "make the cat blue",
         "make it look like a watercolor",
-        'change the text "SALE" to "OPEN"',
         "make the sky orange",
     ],
 )

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from editr1_plugins.errors import MissingExtraError
 from editr1_plugins.principles.phrases import Ask, category_of
 from editr1_plugins.types import FOLLOW
-from editr1_plugins.verifiers.measuring import additions, keep, objects, quality
+from editr1_plugins.verifiers.measuring import additions, keep, objects, quality, text_changes, text_reader, texts
 from editr1_plugins.verifiers.measuring.comparison import Comparison, Finding, unmeasured
 from editr1_plugins.verifiers.measuring.pixels import Array, clipped_share, distance, to_pixels
 from editr1_plugins.verifiers.measuring.scene import Scene, read_scene
@@ -25,6 +26,7 @@ __all__ = ["Bench", "SourceImage"]
 _SIDE, _DETAIL_SIDE = 96, 288
 _LEAST_SIDE: Final = 8
 _SAME_ASPECT: Final = 0.02
+_PLACES_LOST: Final = "the edited image has other proportions: places in it cannot be compared"
 _UNSEEN: Final = 0.03  # largest RGB distance (rms) of any pixel under which the edited image is the source to the eye
 
 _OBJECT_MEASURES: Final[dict[str, Callable[[Comparison, Ask], Finding]]] = {
@@ -70,6 +72,10 @@ class SourceImage:
     @cached_property
     def borders(self) -> tuple[float, ...]:
         return quality.borders(self.pixels)
+
+    @cached_property
+    def text(self) -> tuple[text_reader.TextLine, ...]:
+        return tuple(text_reader.read_text(self.image))
 
 
 class Bench:
@@ -117,16 +123,23 @@ class Bench:
         if self.too_small:
             return unmeasured(f"an image under {_LEAST_SIDE}x{_LEAST_SIDE} pixels holds too little to measure")
         finding = self._measured(ask)
-        if finding.degree is not None and category_of(ask) == FOLLOW and self.unchanged:
+        by_reading = ask.kind in texts.TEXT_KINDS  # small letters may change although no pixel of the small image does
+        if finding.degree is not None and category_of(ask) == FOLLOW and self.unchanged and not by_reading:
             return Finding(degree=0.0, reason="the edited image is the source, unchanged")
         return finding
 
     def _measured(self, ask: Ask) -> Finding:
+        if ask.kind in texts.TEXT_KINDS:
+            return self._of_text(lambda read: texts.text(read, ask))
+        if ask.kind == "content_kept_but" and self._only_text:
+            if not self.same_aspect:
+                return unmeasured(_PLACES_LOST)
+            return self._of_text(lambda read: texts.rest_kept(read, self.pair.source, self.pair.edited))
         if ask.kind in _OBJECT_MEASURES:
             if any(other.kind.startswith("tone") for other in self.asks):
                 return unmeasured("the tone of the whole image is to change too: objects cannot be measured under that")
             if not self.same_aspect:
-                return unmeasured("the edited image has other proportions: places in it cannot be compared")
+                return unmeasured(_PLACES_LOST)
             return _OBJECT_MEASURES[ask.kind](self.pair, ask)
         if ask.kind in _TONE_MEASURES:
             return _TONE_MEASURES[ask.kind](self.tone, ask)
@@ -139,6 +152,24 @@ class Bench:
             borders = quality.borders(self.pair.edited if self.same_aspect else to_pixels(self.given, _SIDE))
             return quality.framed(self.source.borders, borders, sizes, self.same_aspect)
         return unmeasured("this cannot be measured without a model")
+
+    def _of_text(self, measure: Callable[[text_changes.Texts], Finding]) -> Finding:
+        return unmeasured(self._texts) if isinstance(self._texts, str) else measure(self._texts)
+
+    @cached_property
+    def _texts(self) -> text_changes.Texts | str:
+        """What is read in both images, or why nothing can be."""
+        if min(*self.source.image.size, *self.given.size) < text_reader.SMALLEST_SIDE:
+            return f"an image under {text_reader.SMALLEST_SIDE} pixels a side is too small to read"
+        try:
+            source, edited = self.source.text, tuple(text_reader.read_text(self.given))
+            return text_changes.Texts(source=source, edited=edited, known=text_reader.known_signs(), asks=self.asks)
+        except MissingExtraError as error:
+            return str(error)
+
+    @cached_property
+    def _only_text(self) -> bool:
+        return all(ask.kind in texts.TEXT_KINDS for ask in self.asks if category_of(ask) == FOLLOW)
 
     @cached_property
     def _detail(self) -> Array:

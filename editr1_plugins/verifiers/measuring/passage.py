@@ -1,0 +1,124 @@
+"""What was read in one image, as one row of letters that knows its lines and words."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from editr1_plugins.verifiers.measuring.text_match import Letter, Match, apart, best_match, letters
+from editr1_plugins.verifiers.measuring.text_reader import TextLine
+
+__all__ = ["ALIKE", "Box", "Passage", "around", "read_again", "touch"]
+
+#: Likeness from which a text counts as read: one letter in five may be wrong.
+ALIKE = 0.8
+_SHORT = 3  # letters up to which a text must be a word of its own: "5" does not stand in "1530"
+_MOST = 6  # places at which a text is looked for
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """Letters of several lines in a row; `owner` and `word` say, per letter, which line and which word it is of."""
+
+    lines: tuple[TextLine, ...]
+    row: tuple[Letter, ...]
+    owner: tuple[int, ...]
+    word: tuple[int, ...]
+
+    @classmethod
+    def of(cls, lines: Iterable[TextLine], *, cased: bool = False) -> Passage:
+        lines = tuple(lines)
+        row: list[Letter] = []
+        owner: list[int] = []
+        word: list[int] = []
+        words = 0
+        for number, line in enumerate(lines):
+            for token in re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", line.text)):
+                found = letters(token, cased=cased)
+                row += found
+                owner += [number] * len(found)
+                word += [words] * len(found)
+                words += 1
+        return cls(lines=lines, row=tuple(row), owner=tuple(owner), word=tuple(word))
+
+    def places(self, wanted: Sequence[Letter], least: float = ALIKE) -> list[Match]:
+        """Where a text stands, best first; of a short one only where it is a whole word, if it is one anywhere."""
+        found: list[Match] = []
+        free: list[Letter | None] = list(self.row)
+        while len(found) < _MOST:
+            match = best_match(wanted, free)
+            if match.likeness < least or match.start == match.end:
+                break
+            found.append(match)
+            free[match.start : match.end] = [None] * (match.end - match.start)
+        whole = [match for match in found if not any(self.around(match))]
+        return whole if whole and len(wanted) <= _SHORT else found
+
+    def errors(self, wanted: Sequence[Letter]) -> int:
+        """Of the best place for a text; a short one is compared with whole words."""
+        if len(wanted) <= _SHORT:
+            return min((apart(wanted, each) for each in self.words()), default=len(wanted))
+        return best_match(wanted, self.row).errors
+
+    def words(self) -> Iterator[tuple[Letter, ...]]:
+        yield from (self._part(each) for each in _runs(self.word))
+
+    def around(self, match: Match) -> tuple[tuple[Letter, ...], tuple[Letter, ...]]:
+        """What stands before and after a match in the same words: "re" and "ing" around "open" in "reopening"."""
+        first, last = match.start, match.end
+        while first and self.word[first - 1] == self.word[match.start]:
+            first -= 1
+        while last < len(self.row) and self.word[last] == self.word[match.end - 1]:
+            last += 1
+        return self.row[first : match.start], self.row[match.end : last]
+
+    def without(self, taken: Iterable[Match]) -> list[tuple[int, tuple[Letter, ...]]]:
+        """(line, letters) of what stands outside of these places."""
+        gone = {place for match in taken for place in range(match.start, match.end)}
+        keys = [(number, place in gone) for place, number in enumerate(self.owner)]
+        return [(keys[each.start][0], self._part(each)) for each in _runs(keys) if not keys[each.start][1]]
+
+    def box(self, match: Match) -> Box:
+        """Of the lines in which a match stands."""
+        return around(self.lines[number].box for number in self.lines_of(match))
+
+    def height(self, match: Match) -> float:
+        """Mean height of the lines in which a match stands, as a share of the image's."""
+        boxes = [self.lines[number].box for number in self.lines_of(match)]
+        return sum(box[3] - box[1] for box in boxes) / len(boxes)
+
+    def lines_of(self, match: Match) -> set[int]:
+        return set(self.owner[match.start : match.end])
+
+    def confidence(self, match: Match) -> float:
+        return min(self.lines[number].confidence for number in self.lines_of(match))
+
+    def _part(self, run: range) -> tuple[Letter, ...]:
+        return self.row[run.start : run.stop]
+
+
+def _runs(keys: Sequence[object]) -> Iterator[range]:
+    """Where the same key stands several times in a row."""
+    start = 0
+    for place in range(1, len(keys) + 1):
+        if place == len(keys) or keys[place] != keys[start]:
+            yield range(start, place)
+            start = place
+
+
+def around(boxes: Iterable[Box]) -> Box:
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
+
+
+def touch(first: Box, second: Box) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+
+
+def read_again(line: TextLine, others: Collection[TextLine], *, cased: bool = False) -> bool:
+    """Whether one of the other lines says the same at the same place."""
+    own = letters(line.text, cased=cased)
+    return any(touch(line.box, other.box) and apart(own, letters(other.text, cased=cased)) == 0 for other in others)
