@@ -96,7 +96,7 @@ class _PairSampler(GroupSampler):
                 yield from [row] * self._group
 
     def __len__(self) -> int:
-        return 2 * self._group * super().__len__()
+        return int(2 * self._group * super().__len__())
 
 
 class GCPOTrainer(GRPOTrainer):
