@@ -99,7 +99,7 @@ def check_image(
             _check_single(image, where)
         if not _has_its_end(image.format, data):
             _plain(image, where, max_pixels, max_aspect)
-        return image.size
+        return image.width, image.height
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -1,7 +1,8 @@
 """The command `editr1`: thin subcommands over the package.
 
-A subcommand is a module in this folder, named in `COMMANDS`, with `SUMMARY` (one line), `add_arguments(parser)` and
-`run(args) -> int` (the exit status). It imports nothing heavy outside `run`, so that `editr1 --help` stays fast.
+A subcommand is a module in this folder, named in `COMMANDS` (`-` is `_` in the module's name), with `SUMMARY` (one
+line), `add_arguments(parser)` and `run(args) -> int` (the exit status). It imports nothing heavy outside `run`, so that
+`editr1 --help` stays fast. One with `TAKES_MORE = True` gets the flags that it did not declare as `args.more`.
 Errors are one line that says what to do; `--debug` shows the traceback. Exit status: 0 done, 1 failed, 2 usage or bad
 input; a subcommand may add its own.
 """
@@ -22,13 +23,17 @@ from ..errors import ConfigError, DataError, Editr1Error, MissingExtraError
 __all__ = ["COMMANDS", "main", "printable"]
 
 #: The subcommands, in the order of `editr1 --help`. To add one: its module in this folder, and its name here.
-COMMANDS: Final = ("demo", "score", "decompose", "report", "plugins")
+COMMANDS: Final = ("demo", "score", "decompose", "grpo", "report", "plugins")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit status; never raises for what a user can cause."""
+    parser = _parser()
     try:
-        args = _parser().parse_args(argv)
+        args, more = parser.parse_known_args(argv)
+        if more and not args.takes_more:
+            parser.error(f"unrecognized arguments: {' '.join(more)}")
+        args.more = more
     except SystemExit as stop:  # argparse: 2 after a usage error, 0 after --help
         return int(stop.code or 0)
     with warnings.catch_warnings():
@@ -74,11 +79,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = import_module(f".{name}", __name__)
-        command = commands.add_parser(name, help=module.SUMMARY, description=module.__doc__, parents=[shared])
+        module = import_module(f".{name.replace('-', '_')}", __name__)
+        takes_more = getattr(module, "TAKES_MORE", False)
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.__doc__,
+            parents=[shared],
+            allow_abbrev=not takes_more,  # the beginning of a flag that is passed on must not be taken for one of ours
+        )
         command.formatter_class = argparse.RawDescriptionHelpFormatter
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, takes_more=takes_more)
     return parser
 
 

@@ -1,0 +1,272 @@
+"""What `editr1 grpo` takes: YAML and flags, by `trl.TrlParser`, for the configuration class that fits the model."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..training.edit_grpo import EditGRPOConfig, EditGRPOTrainer
+
+__all__ = ["RECIPES", "GRPOArguments", "ModelArguments", "ScriptArguments", "parse_arguments", "print_options"]
+
+#: Recipes by the beginning of the pipeline class's name; "generic" fits every other pipeline.
+RECIPES: Final = {"kontext": "FluxKontext", "qwen-image-edit": "QwenImageEdit", "generic": ""}
+
+_GENERIC_TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0")  # attention, as diffusers' networks call it
+_RANK: Final = 64  # of the published LoRAs
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+@dataclass
+class ScriptArguments:
+    """Data and rewards; the names are those of `trl grpo` where it has them."""
+
+    dataset_name: str | None = field(
+        default=None,
+        metadata=_help(
+            "Id of a data set on the hub; or a .jsonl, .parquet or .tar (WebDataset) file, or a folder of such."
+        ),
+    )
+    dataset_config: str | None = field(default=None, metadata=_help("Configuration of a data set on the hub."))
+    dataset_train_split: str = field(
+        default="train", metadata=_help("Split, or name of the files in a folder, to train on.")
+    )
+    dataset_test_split: str = field(
+        default="test", metadata=_help("The same for evaluation; read when eval_strategy is not 'no'.")
+    )
+    image_column: list[str] | None = field(
+        default=None, metadata=_help("Column of the source image; several: several sources a row.")
+    )
+    prompt_column: str = field(default="prompt", metadata=_help("Column of the instruction."))
+    skip_broken: bool = field(
+        default=False, metadata=_help("Leave broken rows out and count them, instead of stopping.")
+    )
+    decode_images: bool = field(
+        default=False, metadata=_help("Check images by decoding them, not only their headers and ends.")
+    )
+    check_workers: int = field(default=1, metadata=_help("Processes that check the rows."))
+    reward_funcs: list[str] | None = field(
+        default=None,
+        metadata=_help(
+            "Dotted paths of reward functions; 'edit_rrm' is EditRRMReward with the settings below, and the default."
+        ),
+    )
+    verifier: str | None = field(
+        default=None, metadata=_help("Spec of the judge; None: $EDITR1_VERIFIER, else measure.")
+    )
+    decomposer: str | None = field(
+        default=None, metadata=_help("Spec of who writes principles; None: $EDITR1_DECOMPOSER, else rules.")
+    )
+    guards: list[str] | None = field(
+        default=None, metadata=_help("Guards against reward hacks; 'none' for none; None: the default ones.")
+    )
+    samples: int = field(default=1, metadata=_help("How often each edit is judged; scores are averaged."))
+    aggregate: str = field(default="score", metadata=_help("'score' as judged, or 'average' of the verdicts."))
+    cache: str | None = field(
+        default=None, metadata=_help("sqlite file of principles, as `editr1 decompose` fills it.")
+    )
+    record: str | None = field(
+        default=None, metadata=_help("Folder for a record of every judged edit, for `editr1 report`.")
+    )
+
+
+@dataclass
+class ModelArguments:
+    """The pipeline and what of it is trained; the names are those of TRL's ModelConfig where it has them."""
+
+    model_name_or_path: str | None = field(default=None, metadata=_help("Id or folder of a diffusers pipeline."))
+    model_revision: str | None = field(default=None, metadata=_help("Branch, tag or commit of a model on the hub."))
+    dtype: str | None = field(
+        default=None,
+        metadata=_help("float32, bfloat16 or float16; None: float32 on a CPU and for full fine-tuning, else bfloat16."),
+    )
+    recipe: str | None = field(
+        default=None,
+        metadata=_help(f"{', '.join(RECIPES)}: defaults and LoRA modules; None: what fits the pipeline's class."),
+    )
+    use_peft: bool = field(default=True, metadata=_help("Train a LoRA; false trains the whole transformer."))
+    lora_r: int | None = field(default=None, metadata=_help(f"Rank; None: {_RANK}."))
+    lora_alpha: int | None = field(default=None, metadata=_help("Scale; None: twice the rank."))
+    lora_target_modules: list[str] | None = field(
+        default=None, metadata=_help("Modules with a LoRA; None: the recipe's.")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOArguments:
+    """Everything parsed; `recipe` is a name in `RECIPES`."""
+
+    script: ScriptArguments
+    model: ModelArguments
+    config: EditGRPOConfig
+    recipe: str
+
+    @property
+    def trainer_class(self) -> type[EditGRPOTrainer]:
+        return _trainer_class(self.recipe)
+
+    def lora(self) -> Any:
+        """The `LoraConfig` to train with, or None for full fine-tuning."""
+        from peft import LoraConfig
+
+        if not self.model.use_peft:
+            return None
+        rank = _RANK if self.model.lora_r is None else self.model.lora_r
+        targets: Sequence[str] = getattr(self.trainer_class, "lora_targets", _GENERIC_TARGETS)
+        return LoraConfig(
+            r=rank,
+            lora_alpha=2 * rank if self.model.lora_alpha is None else self.model.lora_alpha,
+            init_lora_weights="gaussian",
+            target_modules=self.model.lora_target_modules or list(targets),
+        )
+
+
+def parse_arguments(argv: Sequence[str]) -> GRPOArguments:
+    """Parse `--config FILE` and flags.
+
+    The recipe decides which class of configuration is parsed, hence defaults; it is the one named, or follows from the
+    class of the pipeline, which is read before anything else.
+
+    Raises:
+        ConfigError: a flag or key that does not exist, a wrong value, no model, an unknown recipe.
+    """
+    tokens = _separated(argv)
+    named, keys = _preview(tokens)
+    if not named.model_name_or_path:
+        raise ConfigError("no model: give model_name_or_path, the id or folder of a diffusers pipeline")
+    recipe = named.recipe or _recipe_of(named.model_name_or_path, named.model_revision)
+    if recipe not in RECIPES:
+        raise ConfigError(f"recipe={recipe!r}: one of {', '.join(RECIPES)}")
+    parser = _parser(recipe)
+    unknown = [key for key in keys if key != "env" and key not in parser.names]
+    try:
+        *found, _, flags = parser.parse_args_and_config(
+            tokens, return_remaining_strings=True, separate_remaining_strings=True
+        )
+    except (ValueError, TypeError) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
+    unknown += [flag.lstrip("-").partition("=")[0] for flag in flags if flag.startswith("-")] or flags
+    if unknown:
+        raise ConfigError("; ".join(f"no option {name!r}{_nearest(name, parser.names)}" for name in unknown))
+    script, model, config = found
+    return GRPOArguments(script=script, model=model, config=config, recipe=recipe)
+
+
+def print_options(argv: Sequence[str]) -> None:
+    """Print every option with its default, for the recipe or model named in `argv`, else for any pipeline."""
+    named, _ = _preview(_separated(argv))
+    recipe = named.recipe or (named.model_name_or_path and _recipe_of(named.model_name_or_path, named.model_revision))
+    _parser(recipe or "generic").print_help()
+
+
+def _separated(argv: Sequence[str]) -> list[str]:
+    """`TrlParser` knows `--config FILE` only, not `--config=FILE`."""
+    return [part for token in argv for part in (token.split("=", 1) if token.startswith("--config=") else [token])]
+
+
+def _preview(tokens: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The few settings that decide how the others are parsed, and the keys of the YAML file."""
+    parser = _ErrorParser(add_help=False, allow_abbrev=False)
+    for name in ("config", "model_name_or_path", "model_revision", "recipe"):
+        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}")
+    named, _ = parser.parse_known_args(tokens)
+    values = {} if named.config is None else _yaml(Path(named.config))
+    for name in ("model_name_or_path", "model_revision", "recipe"):
+        if getattr(named, name) is None:
+            setattr(named, name, values.get(name))
+    return named, [str(key) for key in values]
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    import yaml  # type: ignore[import-untyped, unused-ignore]
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold keys and values, got {type(values).__name__}")
+    return values
+
+
+def _recipe_of(model: str, revision: str | None) -> str:
+    from diffusers import DiffusionPipeline
+
+    if (Path(model) / "model_index.json").is_file():
+        name = json.loads((Path(model) / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
+    else:
+        try:
+            name = DiffusionPipeline.load_config(model, revision=revision).get("_class_name")
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{model!r} is no diffusers pipeline that can be read: {error}") from error
+    return next(recipe for recipe, beginning in RECIPES.items() if str(name).startswith(beginning))
+
+
+def _trainer_class(recipe: str) -> type[EditGRPOTrainer]:
+    from ..training import edit_grpo
+
+    if recipe == "kontext":
+        return edit_grpo.KontextGRPOTrainer
+    return edit_grpo.QwenImageEditGRPOTrainer if recipe == "qwen-image-edit" else edit_grpo.EditGRPOTrainer
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+    return f", did you mean {near[0]!r}?" if near else " (editr1 grpo --options lists them)"
+
+
+class _ErrorParser(argparse.ArgumentParser):
+    """Raises instead of printing a usage of two hundred options."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def _parser(recipe: str) -> Any:
+    from trl import TrlParser
+
+    types = (ScriptArguments, ModelArguments, _trainer_class(recipe).config_class)
+    texts = {
+        each.name: each.metadata["help"]
+        for kind in reversed(types[-1].__mro__)
+        for each in getattr(kind, "__dataclass_fields__", {}).values()
+        if "help" in each.metadata
+    }
+
+    class Parser(TrlParser):
+        """`TrlParser` with one-line errors; a single value in YAML will do for an option that takes several."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            for action in self._actions:  # a recipe's new default of an option comes without the option's text
+                action.help = action.help or texts.get(action.dest)
+
+        @property
+        def names(self) -> list[str]:
+            return [action.dest for action in self._actions]
+
+        def error(self, message: str) -> NoReturn:
+            raise ConfigError(message)
+
+        def set_defaults_with_config(self, **values: Any) -> list[str]:
+            for action in self._actions:
+                value = values.get(action.dest)
+                if action.nargs == "+" and value is not None and not isinstance(value, list):
+                    values[action.dest] = [value]
+            remaining: list[str] = super().set_defaults_with_config(**values)
+            return remaining
+
+    return Parser(types, prog="editr1 grpo", allow_abbrev=False, add_help=False)
