@@ -53,6 +53,7 @@ class Rollout:
         entry: which item of what `pipe.prepare_latents` returns the loop begins with; None: it is not found there, and
             replay spends an iteration on getting onto the path.
         chunk: rows per pipeline call while sampling; `velocities` keeps to it, since a batch's size changes rounding.
+        made: how many steps the loop made, stochastic or not.
     """
 
     call: Mapping[str, Any]
@@ -63,6 +64,7 @@ class Rollout:
     tape: EncoderTape
     entry: int | None
     chunk: int
+    made: int
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -129,6 +131,7 @@ def record(
         tape=tape,
         entry=index_of_first_latents(prepared, scheduler.first),
         chunk=len(seeds),
+        made=scheduler.made,
     )
 
 

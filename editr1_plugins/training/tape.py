@@ -91,6 +91,7 @@ class EncoderTape:
 
     misses: int = 0
     plays: int = 0
+    _missed: list[str] = field(default_factory=list, repr=False)
     _entries: dict[tuple[str, str], _Entry] = field(default_factory=dict, repr=False)
     _in_loop: set[str] = field(default_factory=set, repr=False)
     _looping: bool = field(default=False, repr=False)
@@ -103,6 +104,10 @@ class EncoderTape:
     def kept_bytes(self) -> int:
         """Bytes of the tensors that are kept for playing back."""
         return sum(tensor.nbytes for entry in self._entries.values() for tensor in _tensors(entry.output))
+
+    def missed_since(self, misses: int) -> list[str]:
+        """Names of the encoders that really ran after the first `misses` of their runs."""
+        return self._missed[misses:]
 
     def clear(self) -> None:
         """Forget every output (not the counters): for a run that has moved on to other images and instructions."""
@@ -151,6 +156,7 @@ class EncoderTape:
                 self.plays += 1
                 return self._entries[key].output
             self.misses += 1
+            self._missed.append(site.name)
             entry = self._run(original, args, kwargs)
             if key is not None:
                 self._entries[key] = entry

@@ -189,7 +189,7 @@ def test_an_offloaded_denoiser_is_refused():
 def test_what_fails_in_the_pipeline_is_quoted():
     pipe, call = tiny_pipeline()
     message = refusal(pipe, {**call, "max_sequence_length": 100_000})
-    assert "sampling 2 rows fails; with rows=1" in message
+    assert "sampling 2 rows fails, and so does 1 row" in message
     assert "max_sequence_length" in message
 
 
