@@ -39,6 +39,7 @@ from .algorithms import Objective, accumulate
 from .checkpoints import ResumableTrainer
 from .edit_callbacks import Bookkeeping, TrackedConfig
 from .edit_config import EditGRPOConfig
+from .edit_evaluation import EvalSheets, evaluate_edits, rewards_by_category
 from .generation import Chunk, EditSampler, check_columns, derived_seed
 from .group_sampler import GroupSampler
 from .judging import Judge, Judgement, Judging
@@ -117,6 +118,8 @@ class EditGRPOTrainer(ResumableTrainer):
             self.pipe, args, stochastic=self.objective.stochastic, autocast=self.accelerator.autocast
         )
         self._metrics = Metrics()
+        self._sheets = EvalSheets(self)
+        self.add_callback(self._sheets)
         self.judge = Judge(
             self.reward_functions,
             calls=args.judge_calls,
@@ -247,7 +250,7 @@ class EditGRPOTrainer(ResumableTrainer):
             rows=rows,
             offset=offset,
             group_size=self.args.num_generations,
-            prepare=partial(self._prepare_points, number=number, offset=offset),
+            prepare=partial(self._prepare_points, number=number),
             idle=self.objective.idle,
             # Sharded weights, or ones that are swapped for the reference's: all at once, and the same everywhere.
             in_step=self.is_fsdp_enabled or self.policy.frozen is not None,
@@ -274,14 +277,14 @@ class EditGRPOTrainer(ResumableTrainer):
             self._judging.close()
         self._pending = self._judging = None
 
-    def _prepare_points(self, chunks: list[Chunk], number: int, offset: int) -> None:
+    def _prepare_points(self, chunks: list[Chunk], number: int) -> None:
         """Points of the chunks that are learned from; if weights are sharded, on any process, as all must take part."""
         learns = [chunk.learns for chunk in chunks]
         visited = everywhere(self.accelerator, learns) if self.is_fsdp_enabled else learns
         chosen = [chunk for chunk, wanted in zip(chunks, visited, strict=True) if wanted]
         with self.accelerator.autocast():
             for chunk in chosen:
-                seed = derived_seed(self.args.seed, "points", number, offset + chunk.rows.start)
+                seed = derived_seed(self.args.seed, "points", number)  # rows have seeds of their own
                 chunk.points = self.objective.prepare(self.pipe, chunk.rollout, seed=seed)
             if chosen and self.objective.needs_reference:
                 with self.policy.reference():
@@ -349,31 +352,26 @@ class EditGRPOTrainer(ResumableTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Edit every held-out row once with the pipeline's own (ODE) scheduler and averaged weights, and judge it."""
-        rewards: list[Tensor] = []
-        seen = 0
-        with self.policy.averaged():
-            for batch in dataloader:
-                start = seen + self.accelerator.process_index * len(batch)
-                edits = [self.sampler.evaluate(row, start + i) for i, row in enumerate(batch)]
-                judging = self.judge.begin(batch, self.state)
-                judging.submit(slice(0, len(batch)), edits)
-                judging.finish()
-                found = agreed_judgement(judging, self.accelerator).rewards
-                rewards.append(self.accelerator.gather_for_metrics(found.to(self.accelerator.device)).cpu())
-                seen += len(batch) * self.accelerator.num_processes
-        table = torch.cat(rewards)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._reward_means(table).items()}
-        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(table))
+        found = evaluate_edits(self, dataloader)
+        scores = self._totals(found.rewards)
+        self._sheets.add(metric_key_prefix, found.shown, scores.tolist())
+        by_category = {f"reward/{name}": v for name, v in rewards_by_category(scores, found.categories).items()}
+        metrics = {**found.metrics, **self._reward_means(found.rewards), **by_category}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(scores))
 
     # Metrics
 
     def _reward_means(self, rewards: Tensor) -> dict[str, float]:
-        weighted = (rewards * self.reward_weights).nansum(1)
-        scored = ~rewards.isnan().all(1)
-        means = {"reward": weighted[scored].mean().item(), "frac_unscored": (~scored).float().mean().item()}
+        totals = self._totals(rewards)
+        means = {"reward": totals.nanmean().item(), "frac_unscored": totals.isnan().float().mean().item()}
         for name, column in zip(self.reward_functions.names, rewards.T, strict=True):
             means[f"rewards/{name}/mean"] = column.nanmean().item()
         return means
+
+    def _totals(self, rewards: Tensor) -> Tensor:
+        """The weighted sum of each row's rewards; NaN where every reward is missing."""
+        return (rewards * self.reward_weights).nansum(1).masked_fill(rewards.isnan().all(1), torch.nan)
 
     def _log_pass(self, metrics: PassMetrics) -> None:
         step = self._passes % self._passes_per_rollout
@@ -391,12 +389,8 @@ class EditGRPOTrainer(ResumableTrainer):
     def _print_edits(self, rows: Sequence[dict[str, Any]], judgement: Judgement) -> None:
         if not self.args.log_completions:
             return
-        lines = [f"rollout at update {self.state.global_step}"]
-        for index, row in enumerate(rows):
-            pairs = zip(self.reward_functions.names, judgement.rewards[index].tolist(), strict=True)
-            scores = ", ".join(f"{name} {value:.2f}" for name, value in pairs)
-            notes = "; ".join(f"{column}: {values[index]}" for column, values in judgement.extra.items())
-            lines.append(f"  {row['prompt']} | {scores}" + (f" | {notes}" if notes else ""))
+        prompts = [row["prompt"] for row in rows]
+        lines = [f"rollout at update {self.state.global_step}", *judgement.lines(prompts, self.reward_functions.names)]
         everyone = gather_object(["\n".join(lines)])
         if self.accelerator.is_main_process:
             print("\n".join(everyone), flush=True)
