@@ -217,6 +217,12 @@ class ResumableTrainer(WholeCheckpoints):
             self._save_checkpoint(self.model, None)
         return f"The run is kept in {path}: train(resume_from_checkpoint=True) goes on from there exactly."
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:  # resumed at its end; transformers would train on
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def _load_best_model(self) -> None:
         self.policy.load(self.state.best_model_checkpoint)
 

@@ -48,7 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 SHARDED = {f"fsdp {name}": {**CASES[name], **FSDP} for name in ("lora", "one process idle", "accumulation", "full")}
 
-SLOW = ("fsdp one process idle", "fsdp accumulation")
+SLOW = ("fsdp accumulation",)
 
 
 def redness(completions: list[Any], **_: Any) -> list[float]:
