@@ -187,8 +187,8 @@ class _Trial:
                 raise self.refused("sampling 1 row fails", error) from error
             try:
                 rollout = self._record(call, window, 1)
-            except Exception:
-                raise self.refused(f"sampling {rows} rows fails, and so does 1 row", error) from error
+            except Exception as also:
+                raise self.refused(f"sampling {rows} rows fails, and so does 1 row", also) from error
         if not torch.equal(before, torch.get_rng_state()):
             raise self.refused("sampling draws from the global random generator, so replay cannot repeat it")
         if not torch.stack([step.log_prob for step in rollout.transitions]).isfinite().all():
@@ -241,7 +241,7 @@ class _Trial:
         if lost:
             raise self.refused(
                 f"no gradient reaches {lost[0]} (and {len(lost) - 1} more parameters to be trained), though the "
-                "denoiser uses it: the pipeline cuts the gradient off, or does not run that network in the trained steps"
+                "denoiser uses it: the pipeline cuts it off, or does not run that network in the trained steps"
             )
         return tuple(names[id(p)] for p in missing)
 
