@@ -76,9 +76,10 @@ class CheckpointFolder:
                 kept.add(path)
         for path in ordered:
             if path not in kept:
-                self._delete(path)
+                self.delete(path)
 
-    def _delete(self, path: Path) -> None:
+    def delete(self, path: Path) -> None:
+        """Delete a checkpoint, so that it is whole or gone at any moment."""
         self.incomplete.mkdir(exist_ok=True)
         doomed = self.incomplete / f"deleted-{path.name}"
         shutil.rmtree(doomed, ignore_errors=True)
@@ -129,6 +130,14 @@ class WholeCheckpoints(Trainer):
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if self._writing is None:  # else it moves before the upload is done; pushed once it is published
             super()._push_from_checkpoint(checkpoint_folder)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        best, folder = self.state.best_model_checkpoint, CheckpointFolder(self._get_output_dir(None))
+        if self.args.should_save and self.args.save_total_limit == 1 and best is not None:
+            for path in map(Path, sort_checkpoints(str(folder.root))):  # transformers would, file by file
+                if path.name != Path(best).name:
+                    folder.delete(path)
+        return super()._finalize_training(*args, **kwargs)
 
     def _cleaned(self, folder: CheckpointFolder) -> None:
         if self.args.local_process_index == 0:
