@@ -210,7 +210,7 @@ def _recipe_of(model: str, revision: str | None) -> str:
     else:
         try:
             name = DiffusionPipeline.load_config(model, revision=revision).get("_class_name")
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the hub raises many kinds
             raise ConfigError(f"{model!r} is no diffusers pipeline that can be read: {error}") from error
     return next(recipe for recipe, beginning in RECIPES.items() if str(name).startswith(beginning))
 
