@@ -27,11 +27,12 @@ class TrackedConfig(FrozenDict):
 class Bookkeeping(TrainerCallback):
     """Sets each epoch's order, moves the average, and lets checkpoints wait until a rollout has been used up.
 
-    A rollout is not stored, so a checkpoint in the midst of its passes could not be resumed exactly.
+    A rollout is not stored, so a checkpoint in the midst of its passes could not be resumed exactly. Where the best
+    checkpoint is to be kept, evaluations wait as well.
     """
 
     def __init__(self, trainer: EditGRPOTrainer) -> None:
-        self.trainer, self.save_is_due = trainer, False
+        self.trainer, self.save_is_due, self.evaluation_is_due = trainer, False, False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.passes_before_update = self.trainer._passes
@@ -43,6 +44,9 @@ class Bookkeeping(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.policy.update_average()
         self.trainer.passes_before_update = self.trainer._passes
+        may_wait = self.trainer.within_rollout and not control.should_training_stop
         due = control.should_save or self.save_is_due
-        waits = due and self.trainer.within_rollout and not control.should_training_stop
-        control.should_save, self.save_is_due = due and not waits, waits
+        control.should_save, self.save_is_due = due and not may_wait, due and may_wait
+        if args.metric_for_best_model is not None:  # the weights that are found best must be ones that are saved
+            due = control.should_evaluate or self.evaluation_is_due
+            control.should_evaluate, self.evaluation_is_due = due and not may_wait, due and may_wait

@@ -67,8 +67,8 @@ class EditGRPOConfig(TrainingArguments):
 
     judge_calls: str = _option(
         "auto",
-        "'rollout': a reward is called once per rollout and process, as in TRL; 'group': for each group, in threads, while"
-        " others are sampled; 'auto': by group if the reward has the attribute row_wise = True, else once.",
+        "'rollout': a reward is called once per rollout and process, as in TRL; 'group': for each group, in threads,"
+        " while others are sampled; 'auto': by group if the reward has the attribute row_wise = True, else once.",
     )
     judge_patience: float | None = _option(
         600.0, "Seconds to wait for a judge that cannot be reached, before the run stops; None: train on without it."
@@ -90,6 +90,7 @@ class EditGRPOConfig(TrainingArguments):
 
     # Evaluation and saving
     eval_num_inference_steps: int = _option(28, "Denoising steps (ODE) of an edit in evaluation.")
+    eval_images: int = _option(16, "Held-out edits drawn onto a sheet in output_dir/eval and the tracker; 0: none.")
     ema_decay: float | None = _option(None, "EMA of the trained weights, used in evaluation and saving; None: off.")
     log_completions: bool = _option(False, "Print a table of edits with their rewards at each log.")
     preflight: bool = _option(True, "Before the first update, prove that the pipeline replays exactly.")

@@ -24,7 +24,7 @@ from .edit_config import EditGRPOConfig
 from .rollout import Rollout, record
 from .tape import EncoderTape
 
-__all__ = ["Chunk", "EditSampler", "Generation", "check_columns", "derived_seed"]
+__all__ = ["Chunk", "EditSampler", "Generation", "check_columns", "derived_seed", "source_image"]
 
 _Row = Mapping[str, Any]
 
@@ -196,6 +196,16 @@ class EditSampler:
         with self.autocast():
             output = self.pipe(**self.call(row, self.config.eval_num_inference_steps), generator=generator)
         return output[0][0]
+
+
+def source_image(row: _Row) -> Any:
+    """The (first) source image of a row, for showing it.
+
+    Raises:
+        DataError: the cell holds a path, not an image.
+    """
+    image = row["image"]
+    return _decoded(image[0] if isinstance(image, (list, tuple)) else image)
 
 
 def _decoded(cell: Any) -> Any:

@@ -59,6 +59,15 @@ class Judgement:
     extra: dict[str, list[Any]]
     metrics: dict[str, float]
 
+    def lines(self, prompts: Sequence[str], names: Sequence[str]) -> list[str]:
+        """A line of text for each row: what was asked for, what each function gave, and what was logged of it."""
+        lines = []
+        for index, (prompt, rewards) in enumerate(zip(prompts, self.rewards.tolist(), strict=True)):
+            scores = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, rewards, strict=True))
+            notes = "; ".join(f"{column}: {values[index]}" for column, values in self.extra.items())
+            lines.append(f"  {prompt} | {scores}" + (f" | {notes}" if notes else ""))
+        return lines
+
 
 @dataclass
 class _Task:
@@ -125,6 +134,11 @@ class Judging:
         self._finished = False
         self.waited = 0.0  #: seconds that callers of `rewards` and `result` waited
 
+    @property
+    def all_rows(self) -> slice:
+        """Every row, for `submit` and `rewards`."""
+        return slice(0, len(self._rows))
+
     def submit(self, rows: slice, edits: Sequence[Any]) -> None:
         """The edits of `rows`, which nobody has seen yet; never waits."""
         if self._together:
@@ -135,7 +149,7 @@ class Judging:
     def finish(self) -> None:
         """All rows were submitted."""
         if self._together:
-            self._start(_Task(slice(0, len(self._rows)), self._together, self._edits))
+            self._start(_Task(self.all_rows, self._together, self._edits))
         self._finished = True
         self._dismiss()
 
@@ -158,7 +172,7 @@ class Judging:
             JudgeUnavailableError: nobody could be reached for `patience` seconds.
             Exception: what a reward function raised.
         """
-        self._wait(slice(0, len(self._rows)))
+        self._wait(self.all_rows)
         if self._error is not None:
             raise self._error
         return Judgement(self._table(), self._extra(), self._metrics())

@@ -22,7 +22,7 @@ from .advantage import Advantages
 from .generation import Chunk, Generation
 from .judging import Judgement, Judging
 
-__all__ = ["PendingRollout", "agreed_judgement"]
+__all__ = ["PendingRollout", "agreed_judgement", "raise_together"]
 
 
 @dataclass
@@ -68,7 +68,7 @@ class PendingRollout:
 
     def prepare_while_waiting(self) -> None:
         """Prepare points for as long as some row is not judged yet."""
-        self._prepare_while_waiting(self.generation.chunks, slice(0, len(self.rows)))
+        self._prepare_while_waiting(self.generation.chunks, self.judging.all_rows)
 
     def _prepare_while_waiting(self, chunks: Sequence[Chunk], rows: slice) -> None:
         for chunk in chunks:
@@ -92,23 +92,26 @@ class PendingRollout:
 
 
 def agreed_judgement(judging: Judging, accelerator: Accelerator) -> Judgement:
-    """The result of this process's judging, once it is known that no process has failed; all must call this.
-
-    Raises:
-        JudgeUnavailableError: on every process, where any one's judge was out of reach.
-        ComponentError: another process's reward function raised.
-        Exception: what this process's reward function raised.
-    """
-    judgement, error = None, None
+    """The result of this process's judging, once it is known that no process has failed; see `raise_together`."""
+    error: Exception | None = None
     try:
         judgement = judging.result()
     except Exception as raised:
         error = raised
-    told = [(isinstance(error, JudgeUnavailableError), f"{type(error).__name__}: {error}")] if error else [None]
-    failures = gather_object(told) if accelerator.num_processes > 1 else told
-    if judgement is not None and not any(failures):
-        return judgement
-    # A judge out of reach is the milder end: nothing is lost then. So any other failure outweighs it.
+    raise_together(accelerator, error)
+    return judgement
+
+
+def raise_together(accelerator: Accelerator, error: Exception | None) -> None:
+    """Raise on every process if judging failed on any, instead of waiting for it for ever; all must call this.
+
+    Raises:
+        JudgeUnavailableError: on every process, where a judge was out of reach and nothing worse happened.
+        ComponentError: another process's reward function raised.
+        Exception: `error`, what this process's reward function raised.
+    """
+    own = None if error is None else (isinstance(error, JudgeUnavailableError), f"{type(error).__name__}: {error}")
+    failures = gather_object([own]) if accelerator.num_processes > 1 else [own]
     if error is not None and not isinstance(error, JudgeUnavailableError):
         raise error
     for rank, failure in enumerate(failures):
@@ -116,5 +119,6 @@ def agreed_judgement(judging: Judging, accelerator: Accelerator) -> Judgement:
             raise ComponentError(f"a reward function failed on process {rank}: {failure[1]}") from error
     if error is not None:
         raise error
-    rank, said = next((rank, failure[1]) for rank, failure in enumerate(failures) if failure is not None)
-    raise JudgeUnavailableError(f"process {rank}: {said}")
+    for rank, failure in enumerate(failures):
+        if failure is not None:
+            raise JudgeUnavailableError(f"process {rank}: {failure[1]}")
