@@ -111,7 +111,7 @@ def measure(updates: int, recipe: dict[str, Any]) -> dict[str, float]:
             trainer.remove_callback(callback)
         clock.times(trainer, "training_step", "replay")
         clock.times(trainer.sampler, "sample", "sampling")
-        clock.times(trainer, "_judge", "judging")
+        clock.times(trainer, "_settle", "judging")
         clock.times(pipe, "encode_prompt", "encoding")
         clock.times(pipe.vae, "encode", "encoding")
         clock.times(pipe.vae, "decode", "decoding")
@@ -144,7 +144,8 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=4)
     parser.add_argument("--window", type=int, default=2, help="trained steps, the first ones; 5 is plain Flow-GRPO")
     options = parser.parse_args()
-    recipe = {"window": options.window, "window_range": [0, options.window]}
+    # All rewards at once, after sampling, or their time could not be told from sampling's.
+    recipe = {"window": options.window, "window_range": [0, options.window], "judge_calls": "rollout"}
     print(f"{options.window} trained steps of 6, 72 edits, mean of {options.updates} updates\n")
     print(table(measure(options.updates, recipe)))
 
