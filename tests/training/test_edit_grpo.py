@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,18 @@ from datasets import Dataset
 from diffusers import FluxKontextPipeline
 from peft import LoraConfig
 from PIL import Image
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from editr1_plugins.errors import ConfigError, DataError, ReplayError
 from editr1_plugins.testing.pipelines import picture, tiny_pipeline
 from editr1_plugins.training.advantage import Advantages
-from editr1_plugins.training.edit_grpo import EditGRPOConfig, EditGRPOTrainer, KontextGRPOConfig, KontextGRPOTrainer
+from editr1_plugins.training.edit_grpo import (
+    EditGRPOConfig,
+    EditGRPOTrainer,
+    KontextGRPOConfig,
+    KontextGRPOTrainer,
+    QwenImageEditGRPOConfig,
+)
 
 ROWS = 6
 
@@ -85,8 +92,16 @@ def test_logs_have_the_promised_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"dtype": torch.bfloat16}, {"bf16": True}, {"gradient_checkpointing": True}, {"sampler": "cps"}],
-    ids=["fp32", "bf16 weights", "bf16 autocast", "checkpointing", "cps"],
+    [
+        {},
+        {"dtype": torch.bfloat16},
+        {"bf16": True},
+        {"gradient_checkpointing": True},
+        {"sampler": "cps"},
+        {"sampler": "dance", "noise_level": 0.3},
+        {"ratio": "guard"},
+    ],
+    ids=["fp32", "bf16 weights", "bf16 autocast", "checkpointing", "cps", "dance", "guard"],
 )
 def test_ratio_is_one_on_the_first_pass(tmp_path: Path, changes: dict[str, Any]) -> None:
     run = trainer(tmp_path, **changes)
@@ -100,6 +115,44 @@ def test_the_second_iteration_is_off_the_sampling_policy_and_is_not_counted_as_e
     run.train()
     assert max(history(run, "ratio_error")) <= 1e-6
     assert max(history(run, "clip_fraction")) > 0
+
+
+def test_the_kind_of_ratio_reaches_the_objective(tmp_path: Path) -> None:
+    plain, guarded = gradient(tmp_path), gradient(tmp_path, ratio="guard")
+    assert trainer(tmp_path, ratio="guard").objective.ratio == "guard"
+    assert any(not torch.allclose(plain[name], guarded[name], rtol=0.1) for name in plain)
+
+
+def test_groups_without_an_advantage_are_skipped_and_counted(tmp_path: Path) -> None:
+    def reward(prompts: list[str], completions: list[Any], **_: Any) -> list[float | None]:
+        kinds = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+        values = {0: redness(completions), 1: [3.0] * len(prompts), 2: [None] * len(prompts)}
+        return [values[kinds[prompt]][i] for i, prompt in enumerate(prompts)]
+
+    calls: list[int] = []
+
+    def count(_: Any, args: Any, kwargs: Any) -> None:
+        if torch.is_grad_enabled():
+            calls.append(len(kwargs["hidden_states"]))
+
+    found = {}
+    for beta in (0.0, 0.1):
+        run = trainer(tmp_path, reward, beta=beta, gradient_accumulation_steps=3, max_steps=1)
+        run.pipe.transformer.register_forward_pre_hook(count, with_kwargs=True)
+        run.train()
+        found[beta] = (history(run, "groups_skipped"), len(calls))
+        calls.clear()
+        assert history(run, "frac_unscored") == [pytest.approx(1 / 3)]
+    # Two trained steps a group. With a KL, a group whose rewards are equal still has something to learn.
+    assert found == {0.0: ([2.0], 2), 0.1: ([1.0], 4)}
+
+
+def test_our_own_settings_are_few() -> None:
+    known = {field.name for field in fields(TrainingArguments)}
+    own = [field.name for field in fields(EditGRPOConfig) if field.name not in known]
+    assert len(own) <= 35, own
+    for recipe in (KontextGRPOConfig, QwenImageEditGRPOConfig):
+        assert {field.name for field in fields(recipe)} == known | set(own)
 
 
 def test_pipeline_is_left_as_it_was(tmp_path: Path) -> None:
@@ -310,6 +363,7 @@ def test_model_may_be_a_path_and_the_recipe_is_a_lora(tmp_path: Path) -> None:
         ({"num_generations": 1}, "at least 2"),
         ({"window": 7}, "window=7"),
         ({"window_range": [0, 9]}, "window_range"),
+        ({"ratio": "exact"}, "one of plain, guard"),
         ({"scale_rewards": "all"}, "one of group, batch, none"),
         ({"reward_weights": [1.0, 2.0]}, "2 reward_weights for 1"),
         ({"pipeline_kwargs": {"colour": "red"}}, "takes no colour"),

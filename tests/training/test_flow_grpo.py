@@ -90,6 +90,48 @@ def test_the_guarded_ratio_is_the_step_noise_against_the_mean_shift():
     assert torch.allclose(-found.loss, expected, atol=1e-5)
 
 
+def test_the_guarded_gradient_weighs_each_step_by_its_noise():
+    """At ratio 1 the gradient of exp((log rho + KL) std) is std times that of log rho, as the KL is at its minimum."""
+    pipe, rollout = rollout_of()
+    objective = FlowGRPO(ratio="guard")
+    accumulate(objective, pipe, rollout, objective.prepare(pipe, rollout), ADVANTAGES)
+    ours = gradient(pipe)
+
+    from editr1_plugins.training.rollout import visit
+
+    losses = []
+
+    def on_velocity(index, velocity):
+        step = rollout.transitions[index]
+        policy = torch.distributions.Normal(step.noise.on_x * step.x + step.noise.on_v * velocity, step.noise.std)
+        losses.append(-(step.noise.std * ADVANTAGES * policy.log_prob(step.x_next).mean((1, 2))).mean())
+
+    visit(pipe, rollout, [step.visit() for step in rollout.transitions], on_velocity)
+    torch.stack(losses).mean().backward()
+    assert len({step.noise.std for step in rollout.transitions}) == len(rollout.transitions) > 1
+    assert far(ours, gradient(pipe)) <= 1e-5
+
+
+def test_guarded_ratios_have_mean_one_and_one_spread_at_every_step():
+    """What GRPO-Guard is for: over many draws of a step, plain ratios of a small std are biased and spread wide."""
+    generator = torch.Generator().manual_seed(0)
+    x, old, shift = (torch.randn(1, 4, 5, generator=generator) for _ in range(3))
+    x, old, shift = (t.expand(4096, 4, 5) for t in (x, old, 0.02 * shift))
+    logs = {}
+    for std in (0.05, 0.5):
+        noise = StepNoise(on_x=1.0, on_v=-1.0, std=std)
+        x_next = noise.sample(x, old, torch.randn(x.shape, generator=generator))
+        step = Transition(0, torch.tensor(500.0), x, x_next, old, noise, noise.log_prob(x, old, x_next))
+        for kind in ("plain", "guard"):
+            objective = FlowGRPO(epsilon=10, ratio=kind)
+            logs[kind, std] = (-objective.loss(GRPOPoint(step), old + shift, torch.ones(4096)).loss).log()
+    assert logs["plain", 0.05].std() > 5 * logs["plain", 0.5].std()
+    assert logs["guard", 0.05].std().item() == pytest.approx(logs["guard", 0.5].std().item(), rel=0.1)
+    spread = logs["guard", 0.05].std() / 64
+    assert logs["guard", 0.05].mean().abs() < 4 * spread
+    assert logs["plain", 0.05].mean() < -4 * logs["plain", 0.05].std() / 64
+
+
 @pytest.mark.parametrize("guided", [False, True], ids=["plain", "cfg"])
 def test_the_gradient_at_ratio_one_is_the_policy_gradient(guided):
     pipe, rollout = rollout_of(guided=guided)
@@ -245,6 +287,8 @@ def test_bad_arguments_are_refused():
     for options in ({"epsilon": -1.0}, {"epsilon_high": math.nan}, {"beta": -0.1}):
         with pytest.raises(ConfigError, match="must be a number >= 0"):
             FlowGRPO(**options)
+    with pytest.raises(ConfigError, match="pass the points through refer"):
+        FlowGRPO(beta=0.1).loss(GRPOPoint(made_up_step()), made_up_step().velocity, torch.ones(3))
     with pytest.raises(ConfigError, match="'plain' or 'guard'"):
         FlowGRPO(ratio="normalised")
     pipe, rollout = rollout_of()
