@@ -33,7 +33,7 @@ _TO_THE_JUDGE: Final = re.compile(
 
 @dataclass(kw_only=True, eq=False)
 class PaintedTextGuard(PixelGuard):
-    """Caps an edit into which words were painted. Takes 0.1-0.3 s per image on one core.
+    """Caps an edit into which words were painted. Takes 0.1 s per image of 512 pixels a side, 0.6 s of 1024.
 
     Attributes:
         confidence: the reader's confidence, 0..1, from which a word counts.
