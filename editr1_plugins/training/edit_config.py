@@ -86,6 +86,11 @@ class EditGRPOConfig(TrainingArguments):
     window: int | None = _option(None, "Stochastic, trained steps per rollout; None: all of window_range.")
     window_range: list[int] | None = _option(None, "[first, end) of steps that may be in the window; None: [0, T-1).")
     window_strategy: str = _option("random", "Where the window lies in its range: 'fixed', 'random' or 'sliding'.")
+    generation_chunk: int | None = _option(
+        None, "Edits sampled per pipeline call; None: as they are replayed, per_device_train_batch_size at a time."
+    )
+    offload_encoders: bool = _option(False, "Text encoders and VAE wait on the CPU while the denoiser is trained.")
+    tape_dir: str | None = _option(None, "Folder for the encoders' outputs while the run lasts; None: host memory.")
     shared_noise: bool = _option(False, "One initial noise per group, so that only the stochastic steps differ.")
 
     # Evaluation and saving
@@ -106,6 +111,10 @@ class EditGRPOConfig(TrainingArguments):
         self._check_window()
         self._check_patience()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the hub's token: `training_args.bin` lies in folders that are published."""
+        return {**self.__dict__, "hub_token": None}
+
     @property
     def generation_batch_size(self) -> int:
         """Edits per rollout over all processes: batch x processes x steps_per_generation."""
@@ -124,6 +133,8 @@ class EditGRPOConfig(TrainingArguments):
                 raise ConfigError(f"{name}={value!r}: one of {', '.join(allowed)}")
 
     def _check_sizes(self) -> None:
+        if self.generation_chunk is not None and self.generation_chunk < 1:
+            raise ConfigError(f"generation_chunk={self.generation_chunk}: at least 1 edit per pipeline call")
         if self.num_generations < 2:
             raise ConfigError(f"num_generations={self.num_generations}: a group needs at least 2 edits to compare")
         if self.generation_batch_size % self.num_generations:

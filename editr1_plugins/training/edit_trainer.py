@@ -42,6 +42,7 @@ from .edit_config import EditGRPOConfig
 from .edit_evaluation import EvalSheets, evaluate_edits, rewards_by_category
 from .generation import Chunk, EditSampler, check_columns, derived_seed
 from .group_sampler import GroupSampler
+from .hub import PublishedTrainer
 from .judging import Judge, Judgement, Judging
 from .metrics import MAXIMA, Metrics, PassMetrics, std_within_groups
 from .parallel import average_gradients, check_launch, everywhere, reshard, shard_on_cpu, sharded
@@ -54,7 +55,7 @@ from .tape import patched
 __all__ = ["EditGRPOTrainer"]
 
 
-class EditGRPOTrainer(ResumableTrainer):
+class EditGRPOTrainer(ResumableTrainer, PublishedTrainer):
     """Trains a diffusers editing pipeline with rewards on the edits it makes.
 
     Args:
@@ -187,6 +188,7 @@ class EditGRPOTrainer(ResumableTrainer):
         except JudgeUnavailableError as error:
             raise JudgeUnavailableError(f"{error}. {self.save_before_update()}") from error
         finally:
+            self.sampler.close()
             self._close_judging()
             self.args.activation_checkpointing = checkpointing
 
@@ -200,7 +202,17 @@ class EditGRPOTrainer(ResumableTrainer):
             self.policy.network.enable_gradient_checkpointing()
         with self.accelerator.autocast():
             call = self.sampler.call(self.train_dataset[0], self.args.num_inference_steps)
-            return preflight(self.pipe, call, self.policy.parameters)
+            report = preflight(
+                self.pipe,
+                call,
+                self.policy.parameters,
+                rows=min(2, self.args.per_device_train_batch_size),
+                window=self.args.trainable_range if self.objective.stochastic else None,
+                sampler=self.args.sampler,
+                noise_level=self.args.noise_level,
+            )
+        self.sampler.rows_per_call = report.rows_per_call
+        return report
 
     def create_accelerator_and_postprocess(self) -> None:
         """`Trainer`'s; FSDP2 also works on CPU processes."""

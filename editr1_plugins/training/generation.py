@@ -7,12 +7,12 @@ a resumed run makes the rollouts that an uninterrupted one makes, and an edit do
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,12 +21,19 @@ from torch import Tensor
 from ..errors import ConfigError, DataError
 from ..images import read_image
 from .edit_config import EditGRPOConfig
-from .rollout import Rollout, record
+from .offload import EncoderOffload
+from .pipelines import accepted_arguments, image_argument, images_of
+from .rollout import Rollout, full_precision, record_group, rescored
 from .tape import EncoderTape
+from .tape_folder import TapeFolder
 
 __all__ = ["Chunk", "EditSampler", "Generation", "check_columns", "derived_seed", "source_image"]
 
 _Row = Mapping[str, Any]
+
+#: Columns that go to the pipeline as well, where its call has an argument of that name.
+_PICTURES = ("mask_image", "control_image", "image_reference")
+_TEXTS = ("negative_prompt",)
 
 
 def derived_seed(*parts: int | str) -> int:
@@ -72,6 +79,9 @@ class Generation:
 
     edits: list[Any]
     chunks: list[Chunk]
+    groups: int
+    tape: EncoderTape
+    misses_before: int
 
     def of_pass(self, index: int, batch: int) -> list[Chunk]:
         """The chunks of the `index`-th replay pass of `batch` rows."""
@@ -79,17 +89,27 @@ class Generation:
 
     @property
     def encoder_calls(self) -> float:
-        """Real encoder runs per (image, instruction) so far, e.g. 3 for Kontext: two text encoders and the VAE."""
-        tapes = {id(chunk.rollout.tape): chunk.rollout.tape for chunk in self.chunks}
-        return sum(tape.misses for tape in tapes.values()) / len(tapes)
+        """Real encoder runs per group since this rollout began, e.g. 3 for Kontext: two text encoders and the VAE.
+
+        Fewer where images or instructions repeat; 0 where all were seen in an earlier epoch.
+        """
+        return (self.tape.misses - self.misses_before) / max(1, self.groups)
 
 
 class EditSampler:
     """Calls a pipeline for dataset rows, for training rollouts and for evaluation.
 
+    Encoders run once per image and instruction for the whole run: their outputs are kept in host memory, or in files
+    below `tape_dir`, up to `tape_limit` bytes; what was not used for longest is forgotten first.
+
+    Attributes:
+        rows_per_call: 1: the pipeline makes no more rows a call (found by the preflight); None: any number.
+
     Raises:
-        ConfigError: an argument that the pipeline's call does not take.
+        ConfigError: an argument that the pipeline's call does not take, or a pipeline that takes no source image.
     """
+
+    tape_limit = 4 * 2**30
 
     def __init__(
         self,
@@ -100,7 +120,10 @@ class EditSampler:
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self.pipe, self.config, self.stochastic, self.autocast = pipe, config, stochastic, autocast
-        accepted = inspect.signature(type(pipe).__call__).parameters
+        self.rows_per_call: int | None = None
+        self.encoders = EncoderOffload(pipe, enabled=config.offload_encoders)
+        self.tape = EncoderTape(None if config.tape_dir is None else TapeFolder(config.tape_dir))
+        self.image_argument, self.accepted = image_argument(pipe), accepted_arguments(pipe)
         named = {
             "guidance_scale": config.guidance_scale,
             "true_cfg_scale": config.true_cfg_scale,
@@ -109,12 +132,12 @@ class EditSampler:
         }
         extra = config.pipeline_kwargs if isinstance(config.pipeline_kwargs, dict) else {}
         self.options = {**{name: value for name, value in named.items() if value is not None}, **extra}
-        unknown = [name for name in self.options if name not in accepted]
+        unknown = [name for name in self.options if name not in self.accepted]
         if unknown:
             raise ConfigError(f"{type(pipe).__name__} takes no {', '.join(unknown)}; drop it from the configuration")
 
     def call(self, row: _Row, steps: int) -> dict[str, Any]:
-        """The pipeline's arguments for one row.
+        """The pipeline's arguments for one row: source, instruction, and columns that its call knows, as `mask_image`.
 
         Raises:
             DataError: the row has no `image` or no `prompt`.
@@ -124,9 +147,16 @@ class EditSampler:
                 raise DataError(
                     f"a row has no {column!r} (columns: {', '.join(row)}); edit trainers need image and prompt"
                 )
-        image = row["image"]
-        images = [_decoded(one) for one in image] if isinstance(image, (list, tuple)) else _decoded(image)
-        return {**self.options, "image": images, "prompt": row["prompt"], "num_inference_steps": steps}
+        pictures = {self.image_argument: row["image"]}
+        pictures |= {name: row[name] for name in _PICTURES if name in self.accepted and row.get(name) is not None}
+        texts = {name: row[name] for name in _TEXTS if name in self.accepted and row.get(name) is not None}
+        return {
+            **self.options,
+            **{name: _all_decoded(cell) for name, cell in pictures.items()},
+            **texts,
+            "prompt": row["prompt"],
+            "num_inference_steps": steps,
+        }
 
     def window(self, number: int, group: int) -> range:
         """The stochastic steps of a group in the `number`-th rollout."""
@@ -151,51 +181,73 @@ class EditSampler:
         """Sample the local rows of the `number`-th rollout; `offset` is the first one's position among all processes'.
 
         A group is `num_generations` rows in a row, counted over all processes. Rows are sampled in the chunks in which
-        they are replayed, since the size of a batch changes rounding. When the last edit of a group is there (of those
-        that are sampled here), `on_group` gets the positions of the group's local rows and their edits.
+        they are replayed, since the size of a batch changes rounding, unless `generation_chunk` says otherwise. When
+        the last edit of a group is there (of those that are sampled here), `on_group` gets the positions of the group's
+        local rows and their edits.
         """
-        size, batch = self.config.num_generations, self.config.per_device_train_batch_size
-        generation = Generation(edits=[], chunks=[])
-        tapes: dict[int, EncoderTape] = {}
-        start = begun = 0
-        while start < len(rows):
-            group = (offset + start) // size
-            end = min(len(rows), (start // batch + 1) * batch, (group + 1) * size - offset)
-            chunk = self._chunk(rows[start], slice(start, end), number, offset, tapes.setdefault(group, EncoderTape()))
-            generation.edits.extend(chunk.rollout.images)
-            generation.chunks.append(chunk)
-            start = end
-            if on_group is not None and (start == len(rows) or (offset + start) % size == 0):
-                on_group(slice(begun, start), generation.edits[begun:start])
-                begun = start
+        size = self.config.num_generations
+        bounds = [0, *range(size - offset % size, len(rows), size), len(rows)]
+        groups = [slice(*pair) for pair in pairwise(bounds)]
+        self.tape.trim(self.tape_limit)
+        generation = Generation(edits=[], chunks=[], groups=len(groups), tape=self.tape, misses_before=self.tape.misses)
+        with self.encoders.needed():
+            for group in groups:
+                chunks = self._group(rows[group.start], group, number, offset)
+                generation.chunks.extend(chunks)
+                generation.edits.extend(edit for chunk in chunks for edit in chunk.rollout.images)
+                if on_group is not None:
+                    on_group(group, generation.edits[group])
         return generation
 
-    def _chunk(self, row: _Row, rows: slice, number: int, offset: int, tape: EncoderTape) -> Chunk:
+    def _group(self, row: _Row, rows: slice, number: int, offset: int) -> list[Chunk]:
+        """The chunks of one group's local rows."""
+        batch = self.config.per_device_train_batch_size
+        most = batch if self.rows_per_call is None else min(batch, self.rows_per_call)
+        cuts = [rows.start]
+        while cuts[-1] < rows.stop:
+            cuts.append(min(rows.stop, cuts[-1] + most, (cuts[-1] // batch + 1) * batch))
+        parts = [slice(*pair) for pair in pairwise(cuts)]
+        if self.config.generation_chunk is None:
+            return [Chunk(rows=part, rollout=self._rollout(row, part, number, offset)) for part in parts]
+        whole = self._rollout(row, rows, number, offset, chunk=self.config.generation_chunk)
+        rollouts = [whole.rows(slice(part.start - rows.start, part.stop - rows.start)) for part in parts]
+        with self.autocast():
+            # Other batch sizes than while sampling: below full precision, the old log-probabilities would be off.
+            if not full_precision(self.pipe):
+                rollouts = [rescored(self.pipe, rollout) for rollout in rollouts]
+        return [Chunk(rows=part, rollout=rollout) for part, rollout in zip(parts, rollouts, strict=True)]
+
+    def _rollout(self, row: _Row, rows: slice, number: int, offset: int, chunk: int | None = None) -> Rollout:
         group = (offset + rows.start) // self.config.num_generations
         positions = range(offset + rows.start, offset + rows.stop)
         seeds = [derived_seed(self.config.seed, "row", number, position) for position in positions]
         shared = derived_seed(self.config.seed, "group", number, group)
         with self.autocast():
-            rollout = record(
+            return record_group(
                 self.pipe,
                 self.call(row, self.config.num_inference_steps),
                 seeds=seeds,
+                chunk=self.rows_per_call if chunk is None else min(chunk, self.rows_per_call or chunk),
                 start_seeds=[shared] * len(seeds) if self.config.shared_noise else None,
                 window=self.window(number, group),
                 sampler=self.config.sampler,
                 noise_level=self.config.noise_level,
-                tape=tape,
+                tape=self.tape,
             )
-        return Chunk(rows=rows, rollout=rollout)
+
+    def close(self) -> None:
+        """Put the encoders back on their device, and forget (and delete) what they returned."""
+        self.encoders.back()
+        self.tape.clear()
 
     @torch.no_grad()
     def evaluate(self, row: _Row, index: int) -> Any:
         """One edit by the pipeline as it is (its own scheduler, the ODE), with a seed of its own per held-out row."""
         device = self.pipe._execution_device
         generator = torch.Generator(device).manual_seed(derived_seed(self.config.seed, "eval", index))
-        with self.autocast():
+        with self.encoders.needed(), self.autocast():
             output = self.pipe(**self.call(row, self.config.eval_num_inference_steps), generator=generator)
-        return output[0][0]
+        return images_of(self.pipe, output)[0]
 
 
 def source_image(row: _Row) -> Any:
@@ -206,6 +258,10 @@ def source_image(row: _Row) -> Any:
     """
     image = row["image"]
     return _decoded(image[0] if isinstance(image, (list, tuple)) else image)
+
+
+def _all_decoded(cell: Any) -> Any:
+    return [_decoded(one) for one in cell] if isinstance(cell, (list, tuple)) else _decoded(cell)
 
 
 def _decoded(cell: Any) -> Any:

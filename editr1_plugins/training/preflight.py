@@ -22,7 +22,7 @@ from ..errors import ConfigError, Editr1Error, ReplayError
 from .denoiser_inputs import DenoiserInputs, differing
 from .inspection import reasons_to_refuse
 from .pipelines import accepted_arguments
-from .rollout import Rollout, denoisers, record, visit
+from .rollout import Rollout, denoisers, full_precision, record, visit
 from .schedulers import Transition
 
 __all__ = ["PreflightReport", "preflight"]
@@ -167,8 +167,7 @@ class _Trial:
         self, pipe: Any, trainable: Sequence[nn.Parameter], tolerance: float | None, sampler: str, level: float
     ) -> None:
         self.pipe, self.trainable, self.sampler, self.level = pipe, trainable, sampler, level
-        dtypes = {p.dtype for network in denoisers(pipe) for p in network.parameters()}
-        exact = dtypes <= {torch.float32, torch.float64} and not torch.is_autocast_enabled(pipe._execution_device.type)
+        exact = full_precision(pipe)
         self.tolerance = (1e-5 if exact else 1e-4) if tolerance is None else tolerance
         self.row_tolerance = self.tolerance if exact else max(self.tolerance, 2e-2)
         self.gap = 1e-3 if exact else 0.1

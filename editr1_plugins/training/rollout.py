@@ -36,7 +36,17 @@ from .pipelines import (
 from .schedulers import Arrived, RolloutScheduler, Transition, Visit, VisitScheduler
 from .tape import DENOISERS, EncoderTape
 
-__all__ = ["Rollout", "denoisers", "record", "record_group", "velocities", "visit", "without_adapters"]
+__all__ = [
+    "Rollout",
+    "denoisers",
+    "full_precision",
+    "record",
+    "record_group",
+    "rescored",
+    "velocities",
+    "visit",
+    "without_adapters",
+]
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,18 @@ class Rollout:
 
     def __len__(self) -> int:
         return len(self.seeds)
+
+    def rows(self, rows: slice) -> Rollout:
+        """Some rows of the group, to be replayed in one pass."""
+        seeds = self.seeds[rows]
+        return replace(
+            self,
+            seeds=seeds,
+            transitions=tuple(step.rows(rows) for step in self.transitions),
+            final=self.final[rows],
+            images=self.images[rows],
+            chunk=len(seeds),
+        )
 
 
 def record(
@@ -221,6 +243,25 @@ def velocities(pipe: Any, rollout: Rollout, visits: Sequence[Visit]) -> list[Ten
         rows = slice(first, first + rollout.chunk)
         visit(pipe, rollout, [v.rows(rows) for v in visits], lambda i, v: found[i].append(v), grad=False)
     return [torch.cat(parts) for parts in found]
+
+
+def rescored(pipe: Any, rollout: Rollout) -> Rollout:
+    """The same rollout with velocities and log-probabilities as a batch of this size finds them.
+
+    For rows that were sampled in batches of another size, in a precision where that matters (bfloat16).
+    """
+    found = velocities(pipe, rollout, [step.visit() for step in rollout.transitions])
+    transitions = tuple(
+        replace(step, velocity=velocity, log_prob=step.noise.log_prob(step.x, velocity, step.x_next))
+        for step, velocity in zip(rollout.transitions, found, strict=True)
+    )
+    return replace(rollout, transitions=transitions)
+
+
+def full_precision(pipe: Any) -> bool:
+    """Whether the denoisers compute in float32 (or better), here and now."""
+    dtypes = {p.dtype for network in denoisers(pipe) for p in network.parameters()}
+    return dtypes <= {torch.float32, torch.float64} and not torch.is_autocast_enabled(pipe._execution_device.type)
 
 
 def denoisers(pipe: Any) -> list[torch.nn.Module]:

@@ -12,14 +12,15 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
 from ..errors import ReplayError
+from .tape_folder import TapeFolder
+from .taped_output import HandedOut, forget, playable, tensors_of, with_tensors
 
 __all__ = ["DENOISERS", "EncoderSite", "EncoderTape", "encoder_sites", "patched"]
 
@@ -81,6 +82,9 @@ def _sites_within(name: str, module: torch.nn.Module, seen: set[int], depth: int
 class EncoderTape:
     """Encoder outputs by the content of their inputs; may serve any number of calls of one pipeline.
 
+    Args:
+        folder: where the outputs lie between calls; None: in host memory.
+
     Attributes:
         misses: how often an encoder really ran.
         plays: how often its output was played back instead.
@@ -89,6 +93,7 @@ class EncoderTape:
     anew in replay would be another condition. Only what the pipeline read of an output is kept.
     """
 
+    folder: TapeFolder | None = field(default=None, repr=False)
     misses: int = 0
     plays: int = 0
     _missed: list[str] = field(default_factory=list, repr=False)
@@ -103,7 +108,16 @@ class EncoderTape:
     @property
     def kept_bytes(self) -> int:
         """Bytes of the tensors that are kept for playing back."""
-        return sum(tensor.nbytes for entry in self._entries.values() for tensor in _tensors(entry.output))
+        return sum(entry.nbytes for entry in self._entries.values())
+
+    def trim(self, limit: int) -> None:
+        """Forget the outputs that were not used for longest, until no more than `limit` bytes are kept."""
+        kept = self.kept_bytes
+        for key in list(self._entries):
+            if kept <= limit:
+                return
+            kept -= self._entries[key].nbytes
+            self._drop(key)
 
     def missed_since(self, misses: int) -> list[str]:
         """Names of the encoders that really ran after the first `misses` of their runs."""
@@ -111,7 +125,13 @@ class EncoderTape:
 
     def clear(self) -> None:
         """Forget every output (not the counters): for a run that has moved on to other images and instructions."""
-        self._entries.clear()
+        for key in list(self._entries):
+            self._drop(key)
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        del self._entries[key]
+        if self.folder is not None:
+            self.folder.drop("/".join(key))
 
     @contextmanager
     def attached(self, pipe: Any, methods: Sequence[str] = ()) -> Iterator[EncoderTape]:
@@ -130,11 +150,12 @@ class EncoderTape:
                 yield self
         finally:
             for entry in self._entries.values():
-                if isinstance(entry.output, _Glimpse):
-                    entry.output.forget()
+                forget(entry.output)
         for (name, _), entry in self._entries.items():
             if any(tensor._version != version for tensor, version in entry.handed_out):
                 raise ReplayError(f"the pipeline writes into what {name} returned, so it cannot be played back")
+        for key, entry in self._entries.items():
+            entry.park("/".join(key), self.folder)
 
     def loop_begins(self) -> None:
         """Networks that are called from now on run in every step: they are no encoders."""
@@ -147,14 +168,16 @@ class EncoderTape:
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._looping and site.name not in self._in_loop:
                 self._in_loop.add(site.name)
-                self._entries = {key: entry for key, entry in self._entries.items() if key[0] != site.name}
+                for taped in [key for key in self._entries if key[0] == site.name]:
+                    self._drop(taped)
             if self._depth or site.name in self._in_loop:  # depth: an encoder's own business
                 return original(*args, **kwargs)
             digest = _digest(args, kwargs)
             key = None if digest is None else (site.name, digest)
             if key is not None and key in self._entries:
                 self.plays += 1
-                return self._entries[key].output
+                self._entries[key] = entry = self._entries.pop(key)  # the latest used lies last
+                return entry.played()
             self.misses += 1
             self._missed.append(site.name)
             entry = self._run(original, args, kwargs)
@@ -171,112 +194,36 @@ class EncoderTape:
                 raw = original(*args, **kwargs)
         finally:
             self._depth -= 1
-        handed_out: _HandedOut = []
-        return _Entry(_playable(raw, handed_out), handed_out)
-
-
-#: Tensors that the pipeline got, with their version counters then: a write in place raises the counter.
-_HandedOut: TypeAlias = list[tuple[torch.Tensor, int]]
+        handed_out: HandedOut = []
+        return _Entry(playable(raw, handed_out), handed_out)
 
 
 @dataclass
 class _Entry:
+    """An encoder's output; once parked, its tensors lie in host memory or in a file and are copied for each use."""
+
     output: Any
-    handed_out: _HandedOut
+    handed_out: HandedOut
+    device: torch.device | None = None
 
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in tensors_of(self.output))
 
-class _Mode:
-    """A posterior whose sample is its mode."""
+    def played(self) -> Any:
+        if self.device is None:
+            return self.output
+        return with_tensors(self.output, lambda tensor: tensor.to(self.device, copy=True))
 
-    def __init__(self, posterior: Any) -> None:
-        self.posterior = posterior
-
-    def sample(self, generator: Any = None) -> torch.Tensor:
-        return self.mode()
-
-    def mode(self) -> torch.Tensor:
-        found: torch.Tensor = self.posterior.mode()
-        return found.clone()  # some pipelines scale it in place
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.posterior, name)
-
-
-class _Glimpse:
-    """Stands for an encoder's output; after `forget()` it holds only what the pipeline looked at."""
-
-    def __init__(self, value: Any, handed_out: _HandedOut) -> None:
-        self._value: Any = value
-        self._handed_out = handed_out
-        self._kept: dict[tuple[str, str], Any] = {}
-
-    def _look(self, how: str, key: Any) -> Any:
-        name = (how, repr(key))
-        if name not in self._kept:
-            if self._value is None:
-                raise ReplayError(
-                    f"the pipeline now reads {key!r} of an encoder's output, which it did not in sampling"
-                )
-            self._kept[name] = _looked_up(self._value, how, key, self._handed_out)
-        found = self._kept[name]
-        if isinstance(found, AttributeError):
-            raise found
-        return found
-
-    def __getattr__(self, key: str) -> Any:
-        if key.startswith("__"):  # protocols such as copy and pickle look these up; they are not the output's
-            raise AttributeError(key)
-        return self._look("attribute", key)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._look("item", key)
-
-    def __len__(self) -> int:
-        return int(self._look("length", None))
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([self[index] for index in range(len(self))])
-
-    def forget(self) -> None:
-        self._value = None
-        for kept in self._kept.values():
-            if isinstance(kept, _Glimpse):
-                kept.forget()
-
-
-def _looked_up(value: Any, how: str, key: Any, handed_out: _HandedOut) -> Any:
-    if how == "length":
-        return len(value)
-    try:
-        return _playable(getattr(value, key) if how == "attribute" else value[key], handed_out)
-    except AttributeError as error:
-        return error
-
-
-def _playable(output: Any, handed_out: _HandedOut) -> Any:
-    """What the pipeline gets to see instead of an encoder's output."""
-    if hasattr(output, "latent_dist"):
-        return SimpleNamespace(latent_dist=_Mode(output.latent_dist))
-    if isinstance(output, (Mapping, tuple, list)):
-        return _Glimpse(output, handed_out)
-    if isinstance(output, torch.Tensor):
-        handed_out.append((output, output._version))
-        return output
-    if hasattr(output, "sample") and hasattr(output, "mode"):
-        return _Mode(output)
-    return output
-
-
-def _tensors(output: Any) -> Iterator[torch.Tensor]:
-    if isinstance(output, torch.Tensor):
-        yield output
-    elif isinstance(output, SimpleNamespace):
-        yield from _tensors(output.latent_dist)
-    elif isinstance(output, _Mode):
-        yield from (value for value in vars(output.posterior).values() if isinstance(value, torch.Tensor))
-    elif isinstance(output, _Glimpse):
-        for kept in output._kept.values():
-            yield from _tensors(kept)
+    def park(self, key: str, folder: TapeFolder | None) -> None:
+        """Move the tensors off the accelerator; without one and without a folder, they stay what they are."""
+        tensors = list(tensors_of(self.output))
+        if self.device is not None or not tensors or (folder is None and tensors[0].device.type == "cpu"):
+            return
+        self.device = tensors[0].device
+        parked = iter([tensor.cpu() for tensor in tensors] if folder is None else folder.keep(key, tensors))
+        self.output = with_tensors(self.output, lambda _: next(parked))
+        self.handed_out.clear()
 
 
 class _NoContentError(Exception):
