@@ -4,6 +4,13 @@ A pipeline reads attributes of its denoiser, which a DDP wrapper hides, so the d
 weights: gradients are averaged once per update, in buckets, which is what DDP computes. Sharded weights: accelerate's
 FSDP2 (`fully_shard`) works in place and averages by itself; what is needed here is that all processes make the same
 calls in the same order, and that nothing reads parameters while they are gathered.
+
+    torchrun --nproc_per_node 8 train.py                 # replicated: what DDP would compute, nothing to configure
+    fsdp=True, fsdp_config={"version": 2}                # sharded; in TrainingArguments, or accelerate launch --use_fsdp
+
+Blocks to shard by are the model's `_no_split_modules`, else name them in `transformer_layer_cls_to_wrap`. The preflight
+runs before sharding, so a denoiser must fit one device for it (`preflight=False` spares that). Under CFG, checkpointing
+and autocast the same holds.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedType
-from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils import FullyShardedDataParallelPlugin, parse_flag_from_env
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -55,12 +62,11 @@ def check_launch(args: EditGRPOConfig) -> None:
     if args.fp16:
         raise ConfigError("fp16 autocast needs loss scaling, which replay has not; use bf16=True")
     args._n_gpu = min(args.n_gpu, 1)  # one process drives one device; more of them by torchrun
-    if not args.fsdp_plugin_args:
+    plugin = _asked_sharding(args)
+    if plugin is None:
         return
-    if args.fsdp_plugin_args.get("fsdp_version") != 2:
-        raise ConfigError(
-            "FSDP version 1 wraps the denoiser, which pipelines cannot use; set fsdp_config={'version': 2}"
-        )
+    if plugin.fsdp_version != 2:
+        raise ConfigError("FSDP version 1 wraps the denoiser, which pipelines cannot use; ask for version 2")
     batch, group = args.per_device_train_batch_size, args.num_generations
     if batch % group and group % batch:
         raise ConfigError(
@@ -71,14 +77,21 @@ def check_launch(args: EditGRPOConfig) -> None:
 
 def shard_on_cpu(accelerator: Accelerator, args: EditGRPOConfig) -> bool:
     """Have accelerate shard on CPU processes too, where it would silently not (for trying a setting, and for tests)."""
-    if not args.fsdp_plugin_args or accelerator.distributed_type != DistributedType.MULTI_CPU:
+    plugin = _asked_sharding(args)
+    if plugin is None or accelerator.distributed_type != DistributedType.MULTI_CPU:
         return False
-    plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
     if accelerator.mixed_precision != "no":
         plugin.set_mixed_precision(accelerator.mixed_precision)
     accelerator.state.distributed_type = DistributedType.FSDP
     accelerator.state.fsdp_plugin = plugin
     return True
+
+
+def _asked_sharding(args: EditGRPOConfig) -> FullyShardedDataParallelPlugin | None:
+    """What `fsdp` and `fsdp_config` ask for, or else `accelerate launch --use_fsdp` by the environment."""
+    if args.fsdp_plugin_args:
+        return FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
+    return FullyShardedDataParallelPlugin() if parse_flag_from_env("ACCELERATE_USE_FSDP") else None
 
 
 def everywhere(accelerator: Accelerator, flags: Sequence[bool]) -> list[bool]:

@@ -47,8 +47,9 @@ CASES: dict[str, dict[str, Any]] = {
     "full": {"full": True, "learning_rate": 1e-4, "beta": 1.0},
 }
 SHARDED = {f"fsdp {name}": {**CASES[name], **FSDP} for name in ("lora", "one process idle", "accumulation", "full")}
-
-SLOW = ("fsdp accumulation",)
+SHARDED["fsdp full"]["fsdp_config"] = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}
+SHARDED["fsdp checkpointing"] = {**SHARDED["fsdp lora"], "activation_checkpointing": True}
+SLOW = ("fsdp accumulation", "fsdp checkpointing")
 
 
 def redness(completions: list[Any], **_: Any) -> list[float]:
@@ -351,7 +352,7 @@ def test_what_sharded_processes_save_is_plain_diffusers(split_longer: Path) -> N
     assert all(torch.equal(value, state["weights"][name]) for name, value in network.named_parameters())
 
 
-def test_launches_that_cannot_work_are_refused(tmp_path: Path) -> None:
+def test_launches_that_cannot_work_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="fp16"):
         build(tmp_path, "lora", 1, fp16=True)
     config = EditGRPOConfig(
@@ -364,9 +365,17 @@ def test_launches_that_cannot_work_are_refused(tmp_path: Path) -> None:
     config.fsdp_plugin_args = {"fsdp_version": 2}
     with pytest.raises(ConfigError, match="must divide num_generations"):
         check_launch(config)
+    config.per_device_train_batch_size = 4
+    check_launch(config)
     config.fsdp_plugin_args = {"fsdp_version": 1}
     with pytest.raises(ConfigError, match="version 1"):
         check_launch(config)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as `accelerate launch --use_fsdp` does, whose default it is
+    config.fsdp_plugin_args = None
+    with pytest.raises(ConfigError, match="version 1"):
+        check_launch(config)
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    check_launch(config)
 
 
 if __name__ == "__main__":
