@@ -5,8 +5,8 @@ weights: gradients are averaged once per update, in buckets, which is what DDP c
 FSDP2 (`fully_shard`) works in place and averages by itself; what is needed here is that all processes make the same
 calls in the same order, and that nothing reads parameters while they are gathered.
 
-    torchrun --nproc_per_node 8 train.py                 # replicated: what DDP would compute, nothing to configure
-    fsdp=True, fsdp_config={"version": 2}                # sharded; in TrainingArguments, or accelerate launch --use_fsdp
+    torchrun --nproc_per_node 8 train.py     # replicated: what DDP would compute, with nothing to configure
+    fsdp=True, fsdp_config={"version": 2}    # sharded: in TrainingArguments, or by accelerate launch --use_fsdp
 
 Blocks to shard by are the model's `_no_split_modules`, else name them in `transformer_layer_cls_to_wrap`. The preflight
 runs before sharding, so a denoiser must fit one device for it (`preflight=False` spares that). Under CFG, checkpointing
