@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Final
 
+from editr1_plugins.principles.phrases import parse_question
 from editr1_plugins.types import FOLLOW, Principle
 
 __all__ = ["Asked", "read_asked"]
@@ -149,9 +150,18 @@ _WHOLE_INTO: Final = re.compile(
 
 
 def read_asked(instruction: str, principles: Sequence[Principle] = ()) -> Asked:
-    """What the instruction, with the Follow principles made from it, asks for."""
-    questions = tuple(principle.question for principle in principles if principle.category == FOLLOW)
-    return _read((instruction[:_LONGEST], *(question[:_LONGEST] for question in questions[:32])))
+    """What the instruction, with the Follow principles made from it, asks for.
+
+    Questions in the fixed wording of the `rules` decomposer add nothing: "Does the background continue cleanly where
+    the man was?" asks for no other background.
+    """
+    questions = [principle.question[:_LONGEST] for principle in principles if principle.category == FOLLOW][:32]
+    return _read((instruction[:_LONGEST], *(question for question in questions if not _by_rules(question))))
+
+
+@lru_cache(maxsize=1024)
+def _by_rules(question: str) -> bool:
+    return parse_question(question) is not None
 
 
 @lru_cache(maxsize=1024)

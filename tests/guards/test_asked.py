@@ -4,9 +4,11 @@ import time
 from dataclasses import asdict
 
 import pytest
+from PIL import Image
 
 from editr1_plugins.guards import read_asked
 from editr1_plugins.guards.asked import Asked
+from editr1_plugins.plugins import resolve
 from editr1_plugins.types import FOLLOW, KEEP, QUALITY, Principle
 
 
@@ -65,6 +67,17 @@ def test_what_is_asked_for_is_read(instruction: str, expected: set[str]) -> None
 )
 def test_what_has_to_stay_is_not_asked_for(instruction: str) -> None:
     assert asked(instruction) == set()
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    ["Make the car red", "make the red circle blue", "Remove the dog", "add a cyan circle in the top left"],
+)
+def test_the_wording_of_questions_made_by_rule_is_no_request(instruction: str) -> None:
+    decomposer = resolve("decomposer", "rules")
+    [principles] = decomposer.decompose([(Image.new("RGB", (32, 32)), instruction)])
+    assert any("background" in principle.question or "whole" in principle.question for principle in principles)
+    assert read_asked(instruction, principles) == Asked()
 
 
 def test_an_instruction_that_cannot_be_read_may_ask_for_anything() -> None:
