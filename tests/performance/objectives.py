@@ -1,9 +1,9 @@
 """What each objective gains on held-out edits per minute of CPU: a table in Markdown.
 
-    python tests/performance/objectives.py --output runs/objectives [--updates 24] [--only nft] [--seeds 0,1,2]
+    python tests/performance/objectives.py --output runs/objectives [--updates 18] [--only nft] [--seeds 0,1,2]
 
 The demo's set-up (`miniedit/demo_run.py`: tiny Kontext, the embedded judge, groups of 12 edits of 6 steps, LoRA of rank
-16, cosine learning rate) with one objective each, but fewer groups an update and fewer updates; every run has a control
+16, cosine learning rate) with one objective each and fewer updates; every run has a control
 whose advantages are shuffled. Held out are images and instructions that RL never saw; they are measured by the gold
 measure, which is no part of the reward.
 
@@ -81,7 +81,7 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
     settings = DemoSettings(
         updates=job.updates,
         prompts=job.prompts,
-        measure_every=max(1, job.updates // 4),
+        measure_every=max(1, job.updates // 2),
         learning_rate=job.learning_rate,
         recipe={**WARMUP, **CONTESTANTS[job.objective].recipe},
     )
@@ -152,8 +152,8 @@ def jobs(options: argparse.Namespace) -> list[Job]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs' figures")
-    parser.add_argument("--updates", type=int, default=24)
-    parser.add_argument("--prompts", type=int, default=3, help="groups of 12 edits per update")
+    parser.add_argument("--updates", type=int, default=18)
+    parser.add_argument("--prompts", type=int, default=6, help="groups of 12 edits per update")
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
     parser.add_argument("--only", default="", help=f"of {', '.join(CONTESTANTS)}; separated by commas")
     parser.add_argument("--tune", action="store_true", help="try each objective's learning rates on another seed")

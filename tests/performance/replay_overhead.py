@@ -93,7 +93,8 @@ def saved_bytes() -> Iterator[list[int]]:
     class Kept:
         def __init__(self, tensor: torch.Tensor) -> None:
             self.tensor, self.place = tensor, tensor.untyped_storage().data_ptr()
-            self.size = 0 if isinstance(tensor, torch.nn.Parameter) else tensor.untyped_storage().nbytes()
+            base = tensor if tensor._base is None else tensor._base
+            self.size = 0 if isinstance(base, torch.nn.Parameter) else tensor.untyped_storage().nbytes()
             holders[self.place] += 1
             if holders[self.place] == 1:
                 found[1] += self.size
