@@ -190,3 +190,10 @@ class QwenImageEditGRPOConfig(EditGRPOConfig):
     window: int | None = 3
     window_range: list[int] | None = field(default_factory=lambda: [0, 6])
     ema_decay: float | None = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.true_cfg_scale is not None and self.true_cfg_scale > 1:
+            given = self.pipeline_kwargs if isinstance(self.pipeline_kwargs, dict) else {}
+            # Without a negative prompt these pipelines leave true guidance out; a blank one is what they document.
+            self.pipeline_kwargs = {"negative_prompt": " ", **given}

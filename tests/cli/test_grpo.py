@@ -131,6 +131,11 @@ class TestArguments:
         with pytest.raises(ConfigError, match="recipe='flux': one of kontext, qwen-image-edit, generic"):
             parsed(tmp_path, "--recipe", "flux")
 
+    def test_the_qwen_recipe_guides_with_a_blank_negative_prompt(self, tmp_path: Path) -> None:
+        qwen = {"recipe": "qwen-image-edit", "num_inference_steps": 12, "pipeline_kwargs": {"height": 64}}
+        assert parsed(tmp_path, **qwen).config.pipeline_kwargs == {"negative_prompt": " ", "height": 64}
+        assert parsed(tmp_path, **qwen, true_cfg_scale=1.0).config.pipeline_kwargs == {"height": 64}
+
     def test_the_published_lora_is_the_default(self, tmp_path: Path) -> None:
         lora = parsed(tmp_path, lora_r=None).lora()
         assert (lora.r, lora.lora_alpha, set(lora.target_modules)) == (64, 128, set(KontextGRPOTrainer.lora_targets))
