@@ -1,6 +1,6 @@
 """What replay costs beyond the transformer's own work, how much autograd keeps, how often encoders run.
 
-    python tests/performance/replay_overhead.py [--width 512] [--layers 2] [--rows 2] [--rounds 9]
+    python tests/performance/replay_overhead.py [--width 512] [--layers 4] [--rows 2] [--rounds 7]
 
 A Kontext of random weights, few layers and the given width (LoRA of rank 4). "Replay" is `accumulate` with Flow-GRPO:
 the pipeline's own body walked through the recorded steps, the loss, backward at each step. "Bare" calls the transformer
@@ -145,10 +145,10 @@ def encoder_calls(group: int, chunk: int) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--width", type=int, nargs="*", default=[128, 512, 1024], help=f"multiples of {HEAD}")
-    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--width", type=int, nargs="*", default=[128, 512], help=f"multiples of {HEAD}")
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--rows", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)
     print("| width | bare, CPU ms | replay, CPU ms | ratio |\n|---|---|---|---|")
