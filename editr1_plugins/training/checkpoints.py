@@ -159,6 +159,7 @@ class ResumableTrainer(WholeCheckpoints):
     """
 
     policy: Policy
+    is_fsdp_enabled: bool
     _passes: int = 0  # replay passes since the start of the run
     passes_before_update: int = 0  # those that the updates so far have used
     _generation: Any = None  # the rollout that is being replayed; not stored, so a checkpoint waits for its end

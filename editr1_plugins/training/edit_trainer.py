@@ -200,12 +200,12 @@ class EditGRPOTrainer(ResumableTrainer, PublishedTrainer):
         """
         if self.args.activation_checkpointing:
             self.policy.network.enable_gradient_checkpointing()
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), self.policy.few_parameters() as parameters:
             call = self.sampler.call(self.train_dataset[0], self.args.num_inference_steps)
             report = preflight(
                 self.pipe,
                 call,
-                self.policy.parameters,
+                parameters,
                 rows=min(2, self.args.per_device_train_batch_size),
                 window=self.args.trainable_range if self.objective.stochastic else None,
                 sampler=self.args.sampler,

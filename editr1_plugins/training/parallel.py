@@ -117,7 +117,7 @@ def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Paramete
         flat = torch.cat([grad.flatten() for grad in bucket])
         dist.all_reduce(flat)
         flat /= accelerator.num_processes
-        for grad, mean in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
+        for grad, mean in zip(bucket, torch.split(flat, [grad.numel() for grad in bucket]), strict=True):
             grad.copy_(mean.view_as(grad))
 
 
@@ -150,7 +150,7 @@ def reshard(network: nn.Module) -> None:
 
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor: its shard, or all of a replicated one. Shares the memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor  # type: ignore[no-any-return]
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def full_state(network: nn.Module, *, trained_only: bool, keep: bool) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -83,6 +84,27 @@ class Policy:
         """The trained parameters; this process's shards under FSDP2."""
         reshard(self.network)
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    @contextmanager
+    def few_parameters(self, limit: int = 2**27) -> Iterator[list[nn.Parameter]]:
+        """Trained parameters from all over the denoiser, at most `limit` elements; the others need no grad in here.
+
+        All of them where they are few. For what compares whole gradients, such as the preflight: those of a large
+        denoiser would not fit the host's memory.
+        """
+        parameters, chosen, left = self.parameters, set[int](), limit
+        for index in random.Random(0).sample(range(len(parameters)), len(parameters)):
+            if parameters[index].numel() <= left:
+                chosen.add(index)
+                left -= parameters[index].numel()
+        others = [parameter for index, parameter in enumerate(parameters) if index not in chosen]
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield [parameters[index] for index in sorted(chosen)]
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
 
     def start_average(self) -> None:
         """Begin the moving average at the present weights, which are where they will be trained."""

@@ -187,3 +187,17 @@ def test_full_weights_are_saved_as_a_pipeline_that_plain_diffusers_loads(tmp_pat
     network = type(pipe.transformer).from_pretrained(tmp_path / "checkpoint-3" / "transformer")
     saved = loaded.transformer.state_dict()
     assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
+
+
+def test_a_large_denoiser_is_proved_on_a_part_of_its_weights() -> None:
+    pipe, _ = tiny_pipeline("kontext", lora_rank=0)
+    policy = Policy(pipe)
+    everything = policy.parameters
+    with policy.few_parameters() as chosen:
+        assert all(map(lambda a, b: a is b, chosen, everything))
+        assert len(chosen) == len(everything)
+    total = sum(parameter.numel() for parameter in everything)
+    with policy.few_parameters(limit=total // 4) as chosen:
+        assert total / 8 < sum(parameter.numel() for parameter in chosen) <= total / 4
+        assert all(map(lambda a, b: a is b, policy.parameters, chosen))
+    assert len(policy.parameters) == len(everything)
