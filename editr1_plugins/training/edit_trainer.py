@@ -44,7 +44,7 @@ from .generation import Chunk, EditSampler, check_columns, derived_seed
 from .group_sampler import GroupSampler
 from .hub import PublishedTrainer
 from .judging import Judge, Judgement, Judging
-from .metrics import MAXIMA, Metrics, PassMetrics, std_within_groups
+from .metrics import MAXIMA, Metrics, PassMetrics, reward_means, std_within_groups, total_rewards
 from .parallel import average_gradients, check_launch, everywhere, reshard, shard_on_cpu, sharded
 from .pending import PendingRollout, agreed_judgement
 from .policy import Policy
@@ -306,7 +306,7 @@ class EditGRPOTrainer(ResumableTrainer, PublishedTrainer):
     def compute_advantages(self, rewards: Tensor) -> Advantages:
         """Advantages of all processes' rows from their rewards, (rows, functions); 0 where a row was not judged."""
         found = self._advantages(rewards)
-        self._metrics.update(self._reward_means(rewards))
+        self._metrics.update(reward_means(rewards, self.reward_weights, self.reward_functions.names))
         self._metrics.add("reward_std", std_within_groups(found.rewards, self.args.num_generations))
         self._metrics.add("frac_reward_zero_std", found.frac_reward_zero_std)
         groups = zip(found.skipped.tolist(), found.values.view(-1, self.args.num_generations), strict=True)
@@ -365,25 +365,15 @@ class EditGRPOTrainer(ResumableTrainer, PublishedTrainer):
     ) -> EvalLoopOutput:
         """Edit every held-out row once with the pipeline's own (ODE) scheduler and averaged weights, and judge it."""
         found = evaluate_edits(self, dataloader)
-        scores = self._totals(found.rewards)
+        scores = total_rewards(found.rewards, self.reward_weights)
         self._sheets.add(metric_key_prefix, found.shown, scores.tolist())
         by_category = {f"reward/{name}": v for name, v in rewards_by_category(scores, found.categories).items()}
-        metrics = {**found.metrics, **self._reward_means(found.rewards), **by_category}
+        means = reward_means(found.rewards, self.reward_weights, self.reward_functions.names)
+        metrics = {**found.metrics, **means, **by_category}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(scores))
 
     # Metrics
-
-    def _reward_means(self, rewards: Tensor) -> dict[str, float]:
-        totals = self._totals(rewards)
-        means = {"reward": totals.nanmean().item(), "frac_unscored": totals.isnan().float().mean().item()}
-        for name, column in zip(self.reward_functions.names, rewards.T, strict=True):
-            means[f"rewards/{name}/mean"] = column.nanmean().item()
-        return means
-
-    def _totals(self, rewards: Tensor) -> Tensor:
-        """The weighted sum of each row's rewards; NaN where every reward is missing."""
-        return (rewards * self.reward_weights).nansum(1).masked_fill(rewards.isnan().all(1), torch.nan)
 
     def _log_pass(self, metrics: PassMetrics) -> None:
         step = self._passes % self._passes_per_rollout

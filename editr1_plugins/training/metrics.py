@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MAXIMA", "Metrics", "PassMetrics", "std_within_groups"]
+__all__ = ["MAXIMA", "Metrics", "PassMetrics", "reward_means", "std_within_groups", "total_rewards"]
 
 #: Metrics whose largest value is logged.
 MAXIMA: Final = frozenset({"ratio_error"})
@@ -78,6 +78,20 @@ def _combined(name: str, summaries: Sequence[tuple[float, float, float]]) -> flo
     if name in MAXIMA:
         return max(top for top, _, _ in summaries)
     return sum(total for _, total, _ in summaries) / sum(weight for _, _, weight in summaries)
+
+
+def total_rewards(rewards: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum, (rows,), of (rows, functions) rewards; NaN where every reward is missing."""
+    return (rewards * weights).nansum(1).masked_fill(rewards.isnan().all(1), math.nan)
+
+
+def reward_means(rewards: Tensor, weights: Tensor, names: Sequence[str]) -> dict[str, float]:
+    """`reward`, `frac_unscored` and `rewards/NAME/mean` of (rows, functions) rewards, NaN where missing."""
+    totals = total_rewards(rewards, weights)
+    means = {"reward": totals.nanmean().item(), "frac_unscored": totals.isnan().float().mean().item()}
+    for name, column in zip(names, rewards.T, strict=True):
+        means[f"rewards/{name}/mean"] = column.nanmean().item()
+    return means
 
 
 def std_within_groups(rewards: Tensor, size: int) -> float:

@@ -265,7 +265,7 @@ def test_weights_and_card_are_pushed(tmp_path: Path, httpserver: HTTPServer, str
     for files in hub.commits:
         assert "pytorch_lora_weights.safetensors" in files, sorted(files)
         assert "README.md" in files
-        assert not any(name.startswith("checkpoint-") for name in files)
+        assert not any(name.startswith((".", "checkpoint-")) for name in files), sorted(files)
         assert not any(TOKEN.encode() in content or PASSWORD.encode() in content for content in files.values())
     last = hub.commits[-1]
     assert "eval/step-2.jpg" in last
