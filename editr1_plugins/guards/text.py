@@ -86,4 +86,4 @@ class PaintedTextGuard(PixelGuard):
 def _is_part_of(text: str, line: str) -> bool:
     """Whether a line that was read is that text, or a part of it: a long one stands on several lines."""
     read, wanted = letters(line), letters(text)
-    return bool(read) and best_match(read, wanted).likeness >= ALIKE
+    return len(read) > 0 and best_match(read, wanted).likeness >= ALIKE

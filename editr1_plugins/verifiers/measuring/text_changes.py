@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Final
 
 from editr1_plugins.principles.phrases import Ask
-from editr1_plugins.verifiers.measuring.passage import Box, Passage, around, read_again
+from editr1_plugins.verifiers.measuring.passage import Box, Passage, around, read_again, same_text
 from editr1_plugins.verifiers.measuring.pixels import rise
-from editr1_plugins.verifiers.measuring.text_match import Letter, Match, apart, best_match, letters
+from editr1_plugins.verifiers.measuring.text_match import Letters, Match, apart, best_match, letters
 from editr1_plugins.verifiers.measuring.text_reader import TextLine
 
 __all__ = ["FOUND", "REMOVALS", "TextChange", "Texts"]
@@ -67,10 +67,10 @@ class Texts:
     def _no_news(self, old: str, new: str, *, cased: bool) -> bool:
         """Whether the new text is the old one, or, where that is not given, stands in the source already."""
         if old:
-            return apart(letters(old, cased=cased), letters(new, cased=cased)) == 0
+            return same_text(letters(old, cased=cased), letters(new, cased=cased))
         source = Passage.of(self.source, cased=cased)
         places = source.places(letters(new, cased=cased), least=1.0)
-        return any(not any(source.around(place)) for place in places)
+        return any(not any(map(len, source.around(place))) for place in places)
 
     def _unreadable(self, wanted: str) -> str:
         signs = [sign for sign in unicodedata.normalize("NFKC", wanted) if sign.isalnum()]
@@ -96,11 +96,11 @@ class TextChange:
     texts: Texts
 
     @cached_property
-    def wanted(self) -> tuple[Letter, ...]:
+    def wanted(self) -> Letters:
         return letters(self.new, cased=self.cased)
 
     @cached_property
-    def unwanted(self) -> tuple[Letter, ...]:
+    def unwanted(self) -> Letters:
         return letters(self.old, cased=self.cased)
 
     @cached_property
@@ -150,18 +150,18 @@ class TextChange:
         passage, match, _ = self.found
         return [passage.lines[number] for number in sorted(passage.lines_of(match))] if match else []
 
-    def _with_its_words(self, passage: Passage, match: Match) -> tuple[Letter, ...]:
+    def _with_its_words(self, passage: Passage, match: Match) -> Letters:
         """The letters of a match and of the words it stands in, but for pieces that the source has as well."""
         before, after = passage.around(match)
         start = match.start if self._known(before) else match.start - len(before)
         return passage.row[start : match.end if self._known(after) else match.end + len(after)]
 
-    def _known(self, part: tuple[Letter, ...]) -> bool:
+    def _known(self, part: Letters) -> bool:
         """Whether the source shows this piece of a word too, as a word, beside the old text, or among others."""
         if len(part) >= 3:
             return best_match(part, self.before.row).errors == 0
         beside = (rest for place in self.old_places for rest in self.before.around(place))
-        return any(apart(part, each) == 0 for each in (*self.before.words(), *beside))
+        return any(same_text(part, each) for each in (*self.before.words(), *beside))
 
     @cached_property
     def left(self) -> Passage:
@@ -179,10 +179,10 @@ class TextChange:
     def gone(self) -> float:
         """How far the old text, or without one the most changed line of the source, is on its way to the new one."""
         olds = [self.unwanted] if self.old else [letters(line.text, cased=self.cased) for line in self.texts.source]
-        shares = [self._way(old) for old in olds if old]
+        shares = [self._way(old) for old in olds if len(old)]
         return max(shares, default=1.0)
 
-    def _way(self, old: tuple[Letter, ...]) -> float:
+    def _way(self, old: Letters) -> float:
         whole = best_match(old, self.wanted).errors
         if whole == 0:  # the new text contains the old one
             return self.present()

@@ -23,7 +23,7 @@ from editr1_plugins.verifiers.measuring.comparison import Finding, unmeasured
 from editr1_plugins.verifiers.measuring.passage import Box, Passage, touch
 from editr1_plugins.verifiers.measuring.pixels import Array, Mask, distance, drop, rise, soft
 from editr1_plugins.verifiers.measuring.text_changes import FOUND, REMOVALS, TextChange, Texts
-from editr1_plugins.verifiers.measuring.text_match import Letter, best_match, letters
+from editr1_plugins.verifiers.measuring.text_match import Letters, best_match, letters
 
 __all__ = ["TEXT_KINDS", "rest_kept", "text"]
 
@@ -118,7 +118,7 @@ def _all_removed(texts: Texts, kind: str) -> Finding:
     degree = drop(now / was, *_REMAINS)
     if kind == "text_all_lines":
         edited = Passage.of(texts.edited)
-        lines = [row for row in (letters(line.text) for line in texts.source) if row]
+        lines = [row for row in (letters(line.text) for line in texts.source) if len(row)]
         degree = drop(max(best_match(row, edited.row).likeness for row in lines), *_STANDS)
     return Finding(degree=degree, reason=f"{now} letters are read, {was} in the source")
 
@@ -136,21 +136,25 @@ def _others_kept(texts: Texts) -> Finding:
     is_open = any(change.is_open for change in changes)
     others = [] if is_open else [part for _, part in before.without(olds) if len(part) > 1]
     total = sum(map(len, others))
-    kept = sum(len(part) - best_match(part, after.row).errors for part in others) / total if total else 1.0
+    again = {letters(line.text).tobytes() for line in texts.edited}  # most lines are; only the rest is searched
+    lost = sum(best_match(part, after.row).errors for part in others if part.tobytes() not in again)
+    kept = 1 - lost / total if total else 1.0
     added = sum(map(len, _uncalled_for(texts, changes, before)))
     words = f"{kept:.2f} of the other text is read again; {added} letters that nobody asked for"
     return Finding(degree=rise(kept, *_OTHERS) * soft(added, *_ADDED), reason=words)
 
 
-def _uncalled_for(texts: Texts, changes: Sequence[TextChange], before: Passage) -> Iterator[tuple[Letter, ...]]:
+def _uncalled_for(texts: Texts, changes: Sequence[TextChange], before: Passage) -> Iterator[Letters]:
     """Words of the edited image that the source lacks and that no change explains."""
     stood = [change.old_box for change in changes if change.old_box]
     wanted = [line for change in changes for line in change.found_lines]
+    old = {letters(line.text).tobytes() for line in texts.source}
     for line in texts.edited:
         row = letters(line.text)
-        if line.confidence < _SURE or len(row) < 3 or len({letter.folded for letter in row}) < 3:
+        if line.confidence < _SURE or len(row) < 3 or len(set(row[:, 0].tolist())) < 3:
             continue  # stray strokes are read as short or even text
-        if line not in wanted and not any(touch(line.box, box) for box in stood) and not before.places(row):
+        explained = line in wanted or row.tobytes() in old or any(touch(line.box, box) for box in stood)
+        if not explained and not before.places(row):
             yield row
 
 
