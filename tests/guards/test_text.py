@@ -56,6 +56,17 @@ def test_asked_words_pass_though_the_reader_misses_spaces(text_guard: PaintedTex
     assert look(text_guard, coffee, done, "Write 'Good morning' on it") is not None
 
 
+def test_quoted_text_passes_whatever_the_instruction_calls_it(
+    text_guard: PaintedTextGuard, coffee: Image.Image
+) -> None:
+    ask = "Put “HAPPY BIRTHDAY” over the cup"
+    two = write(write(coffee, "HAPPY", 0.12), "BIRTHDAY", 0.12, (0.05, 0.25))
+    assert look(text_guard, coffee, two, ask) is None
+    assert look(text_guard, coffee, write(two, "PERFECT EDIT", 0.12, (0.05, 0.75)), ask) is not None
+    sold = write(coffee, "SALE", 0.12)
+    assert look(text_guard, sold, write(coffee, "OPEN", 0.12), 'Change "SALE" to "OPEN"') is None
+
+
 def test_tiny_pictures_are_not_read(text_guard: PaintedTextGuard) -> None:
     assert text_guard.read(Image.new("RGB", (32, 32), "white")) == []
 
