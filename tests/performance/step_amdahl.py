@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -40,29 +41,34 @@ REST = "the rest"
 
 
 class Clock:
-    """CPU seconds by part; of nested parts only the innermost runs."""
+    """CPU seconds by part; of nested parts only the innermost runs. Judging has a thread, so a stack, of its own."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.stack, self.since = [REST], time.process_time()
+        self.threads = threading.local()
+        self.threads.stack, self.threads.since = [REST], time.thread_time()
 
-    def _book(self) -> None:
-        now = time.process_time()
-        self.seconds[self.stack[-1]] += now - self.since
-        self.since = now
+    def book(self) -> None:
+        """Book what passed on this thread since the last booking."""
+        now = time.thread_time()
+        if self.threads.stack:
+            self.seconds[self.threads.stack[-1]] += now - self.threads.since
+        self.threads.since = now
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        self._book()
-        self.stack.append(name)
+        if not hasattr(self.threads, "stack"):
+            self.threads.stack = []
+        self.book()
+        self.threads.stack.append(name)
         try:
             yield
         finally:
-            self._book()
-            self.stack.pop()
+            self.book()
+            self.threads.stack.pop()
 
     def restart(self) -> None:
-        self._book()
+        self.book()
         self.seconds.clear()
 
     def times(self, owner: Any, method: str, name: str) -> None:
@@ -76,6 +82,20 @@ class Clock:
         setattr(owner, method, timed)
 
 
+class TimedReward:
+    """`EditRRMReward`, booked as judging."""
+
+    __name__ = "edit_rrm"
+    row_wise = EditRRMReward.row_wise
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.reward = clock, EditRRMReward()
+
+    def __call__(self, **columns: Any) -> list[float | None]:
+        with self.clock.part("judging"):
+            return self.reward(**columns)
+
+
 class FromSecondUpdate(TrainerCallback):
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -85,7 +105,7 @@ class FromSecondUpdate(TrainerCallback):
             self.clock.restart()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.clock._book()
+        self.clock.book()
 
 
 def measure(updates: int, recipe: dict[str, Any]) -> dict[str, float]:
@@ -96,7 +116,7 @@ def measure(updates: int, recipe: dict[str, Any]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         trainer = KontextGRPOTrainer(
             pipe,
-            EditRRMReward(),
+            TimedReward(clock),
             trainer_config(settings, 0, scratch),
             edit_dataset(split_tasks(settings.pool, seed=4242, held_out=False)),
             peft_config=LoraConfig(
