@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import subprocess
 import sys
 import textwrap
@@ -351,3 +352,17 @@ def test_several_rewards_are_weighted_as_asked(tmp_path: Path, aggregation: str)
         expected = (total - total.mean()) / (total.std() + 1e-4)
     assert torch.allclose(advantages.double(), expected.flatten(), atol=1e-5)
     assert history(run, "reward")[0] == pytest.approx(float((rewards @ weight).mean()), abs=1e-4)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_server_that_is_not_there_is_a_dead_judge(tmp_path: Path) -> None:
+    from editr1_plugins.verifiers.openai import OpenAIVerifier
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    verifier = OpenAIVerifier("judge", f"http://127.0.0.1:{port}/v1", max_retries=0)
+    run = trainer(tmp_path, EditRRMReward(verifier, guards=()), judge_patience=0.2)
+    with pytest.raises(JudgeUnavailableError, match=f"connection: .*127.0.0.1:{port}"):
+        run.train()
+    assert (tmp_path / "checkpoint-0").is_dir()
