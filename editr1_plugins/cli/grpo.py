@@ -215,13 +215,14 @@ def _check(arguments: GRPOArguments, as_json: bool) -> int:
     config.push_to_hub, config.report_to = False, []  # checking leaves no trace
     model = arguments.model.model_name_or_path
     found: dict[str, Any] = {"ok": True, "problem": None, "recipe": arguments.recipe, "model": model}
+    replay = ""
     try:
-        trainer = _trainer(arguments, found)
-        found["replay"] = asdict(trainer.prove_replay())
+        report = _trainer(arguments, found).prove_replay()
+        found["replay"], replay = report.as_dict(), str(report)
     except (DataError, ReplayError, ComponentError) as error:
         found |= {"ok": False, "problem": str(error)}
     if config.process_index == 0:
-        print(json.dumps(found, indent=2, allow_nan=False) if as_json else "\n".join(_as_text(found)))
+        print(json.dumps(found, indent=2, allow_nan=False) if as_json else "\n".join(_as_text(found, replay)))
     return 0 if found["ok"] else _FAILED
 
 
@@ -253,7 +254,7 @@ def _plan(trainer: EditGRPOTrainer, rows: int) -> dict[str, Any]:
     }
 
 
-def _as_text(found: dict[str, Any]) -> list[str]:
+def _as_text(found: dict[str, Any], replay: str) -> list[str]:
     parts = {"model": [f"{found['model']} ({found.get('pipeline', 'not loaded')}, recipe {found['recipe']})"]}
     parts["data"] = [
         f"{split['name']}: {split['rows']} rows, {split['broken']} broken" for split in found.get("data", {}).values()
@@ -261,9 +262,7 @@ def _as_text(found: dict[str, Any]) -> list[str]:
     parts["reward"] = [_reward_text(reward) for reward in found.get("rewards", [])]
     if plan := found.get("plan"):
         parts |= _plan_text(plan, found["dtype"])
-    if replay := found.get("replay"):
-        errors = f"log-probabilities to {replay['log_prob_error']:.1e}, gradients to {replay['step_gap']:.1e}"
-        parts["replay"] = [f"exact: {errors}; {replay['encoder_calls']} encoder calls, {replay['seconds']:.1f} s"]
+    parts["replay"] = replay.splitlines()
     lines = [f"{name:<9}{printable(line)}" for name, each in parts.items() for line in each]
     return [*lines, "ready to train" if found["ok"] else f"cannot train: {printable(found['problem'])}"]
 
