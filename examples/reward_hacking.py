@@ -3,10 +3,10 @@
     python examples/reward_hacking.py outputs/hacking [--jobs 2]    # minutes; writes hacking.png and a table
 
 The judge compares the pictures and asks one thing: has the image visibly changed? That is not senseless, the editor
-often returns the source untouched; but a picture that changed all over scores best, whatever was asked. Four arms
+often returns the source untouched; but a picture that changed all over scores best, whatever was asked. The arms
 differ only in what stands against that: nothing, guards (the default ones and "drift", which sees changed
-surroundings), a KL to where training began, or both. Each is measured on held-out edits by the gold measure, which
-knows the world and no judge is told; the judge's own opinion is kept beside it, before any guard.
+surroundings), a KL to where training began, both, or "drift" with a cap of 0. Each is measured on held-out edits by the
+gold measure, which knows the world and no judge is told; the judge's own opinion is kept beside it, before any guard.
 
 Each arm is one file in the output folder and is skipped when it is there.
 """
@@ -19,20 +19,25 @@ import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 
+from editr1_plugins.guards import BackgroundDriftGuard
 from editr1_plugins.reward.rrm import DEFAULT_GUARD_NAMES, EditRRMReward
-from editr1_plugins.types import MAX_SCORE, Edit, Principle, Verification
+from editr1_plugins.types import MAX_SCORE, Edit, Guard, Principle, Verification
 
-ARMS = {
-    "no guards, no KL": {"guarded": False, "beta": 0.0},
-    "guards": {"guarded": True, "beta": 0.0},
-    "KL": {"guarded": False, "beta": 0.04},
-    "guards and KL": {"guarded": True, "beta": 0.04},
-}
 GUARDS = (*DEFAULT_GUARD_NAMES, "drift")
+#: As "drift" comes, it caps at 4 of 10; a judge that gives honest edits less than that needs a lower cap.
+STRICT = (*DEFAULT_GUARD_NAMES, BackgroundDriftGuard(cap=0.0))
+ARMS: dict[str, dict[str, Any]] = {
+    "no guards, no KL": {"guards": (), "beta": 0.0},
+    "guards": {"guards": GUARDS, "beta": 0.0},
+    "KL": {"guards": (), "beta": 0.04},
+    "guards and KL": {"guards": GUARDS, "beta": 0.04},
+    "strict guard": {"guards": STRICT, "beta": 0.0},
+}
 FULL = 0.4  # mean difference of a channel, of 1, that counts as all of it
 
 
@@ -57,8 +62,8 @@ class Reward:
 
     __name__ = "change"
 
-    def __init__(self, guarded: bool) -> None:
-        self.guarded = EditRRMReward(ChangeJudge(), guards=GUARDS if guarded else ())
+    def __init__(self, guards: Sequence[Guard | str]) -> None:
+        self.guarded = EditRRMReward(ChangeJudge(), guards=guards)
         self.plain = EditRRMReward(ChangeJudge(), guards=())
         self.raw: list[float] = []
 
@@ -83,16 +88,20 @@ def run(arm: str, folder: Path, updates: int, prompts: int, seed: int) -> None:
         measure_every=max(1, updates // 6),
         recipe={"beta": ARMS[arm]["beta"]},
     )
-    reward = Reward(bool(ARMS[arm]["guarded"]))
+    reward = Reward(ARMS[arm]["guards"])
     found = run_arm("trained", seed, settings, reward=reward)
     kept = {"arm": arm, "seed": seed, "raw": reward.raw, "gold": found["heldout"], "reward": found["reward"]}
     for place, image in enumerate(found["last"]["images"]):
-        image.save(file_of(arm, folder).with_suffix(f".{place}.png"))
+        image.save(picture_of(arm, folder, place))
     file_of(arm, folder).write_text(json.dumps(kept) + "\n")
 
 
 def file_of(arm: str, folder: Path) -> Path:
     return folder / f"{arm.replace(' ', '_').replace(',', '')}.json"
+
+
+def picture_of(arm: str, folder: Path, place: int) -> Path:
+    return file_of(arm, folder).with_suffix(f".{place}.png")
 
 
 def main() -> None:
@@ -129,26 +138,53 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def plot(path: Path, results: list[dict[str, Any]]) -> None:
-    """Left the fooled judge's score over rollouts, right the gold measure over updates."""
+    """The fooled judge's score over rollouts, the gold measure over updates, and what the arms make of six edits."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
-    for one, colour in zip(results, ("#b0413e", "#1f6f8b", "#d08c2c", "#4b8b3b"), strict=False):
+    figure = plt.figure(figsize=(9, 3.8 + 0.75 * len(results)))
+    above, below = figure.subfigures(2, 1, height_ratios=(3.6, 0.4 + 0.75 * (len(results) + 1)))
+    left, right = above.subplots(1, 2)
+    for one, colour in zip(results, ("#b0413e", "#1f6f8b", "#d08c2c", "#4b8b3b", "#6a4c93"), strict=False):
         around = [one["raw"][max(0, i - 2) : i + 3] for i in range(len(one["raw"]))]
-        left.plot([sum(near) / len(near) for near in around], color=colour, label=one["arm"])
+        left.plot(range(1, len(around) + 1), [sum(near) / len(near) for near in around], color=colour)
         right.plot(*zip(*one["gold"], strict=True), color=colour, marker="o", markersize=3, label=one["arm"])
-    left.set(title="What the fooled judge says of training edits", xlabel="update", ylabel="score, 0 to 10")
+    left.set(
+        title="What the fooled judge says of training edits", xlabel="update", ylabel="score, 0 to 10", ylim=(0, 10)
+    )
     right.set(title="Held-out edits, gold measure", xlabel="update", ylim=(0, 5))
-    left.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, fontsize=8)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    above.subplots_adjust(bottom=0.16, top=0.9, left=0.07, right=0.98)
+    show_edits(below, path.parent, [one["arm"] for one in results])
+    figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def show_edits(figure: Any, folder: Path, arms: list[str], across: int = 6) -> None:
+    """A row of sources and a row of edits per arm."""
+    from PIL import Image
+
+    from editr1_plugins.miniedit.demo_run import DemoSettings, shown_tasks
+    from editr1_plugins.miniedit.world import draw
+
+    tasks = shown_tasks(DemoSettings())[:across]
+    rows = [("source", [draw(task.scene) for task in tasks])]
+    for arm in arms:
+        rows.append((arm, [Image.open(picture_of(arm, folder, place)) for place in range(across)]))
+    axes = figure.subplots(len(rows), across)
+    for line, (title, images) in zip(axes, rows, strict=True):
+        for axis, image in zip(line, images, strict=True):
+            axis.imshow(image, interpolation="nearest")
+            axis.axis("off")
+        line[0].text(-0.2, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        axis.set_title(fill(task.instruction, 18), fontsize=6.5)
+    figure.subplots_adjust(left=0.16, right=0.98, bottom=0.01, top=0.9, wspace=0.05, hspace=0.08)
 
 
 if __name__ == "__main__":

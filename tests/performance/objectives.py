@@ -2,10 +2,10 @@
 
     python tests/performance/objectives.py --output runs/objectives [--updates 18] [--only nft] [--seeds 0,1,2]
 
-The demo's set-up (`miniedit/demo_run.py`: tiny Kontext, the embedded judge, groups of 12 edits of 6 steps, LoRA of rank
-16, cosine learning rate) with one objective each and fewer updates; every run has a control
-whose advantages are shuffled. Held out are images and instructions that RL never saw; they are measured by the gold
-measure, which is no part of the reward.
+The demo's set-up (`miniedit/demo_run.py`: tiny Kontext, the embedded judge, 6 groups of 12 edits of 6 steps an update,
+LoRA of rank 16, cosine learning rate) with one objective each and fewer updates; every run has a control whose
+advantages are shuffled. Held out are images and instructions that RL never saw; they are measured by the gold measure,
+which is no part of the reward.
 
 Each (objective, seed, arm) is one file in the output folder and is skipped when it is there, so a stopped run goes on.
 Time is CPU time of one thread, measuring left out, since it does not depend on what else the machine does (but for
@@ -157,12 +157,14 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
     parser.add_argument("--only", default="", help=f"of {', '.join(CONTESTANTS)}; separated by commas")
     parser.add_argument("--tune", action="store_true", help="try each objective's learning rates on another seed")
+    parser.add_argument("--table", action="store_true", help="train nothing; show what is there")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one thread each")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     todo = jobs(options)
+    missing = [] if options.table else [job for job in todo if not job.file(options.output).exists()]
     with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pending = [pool.submit(run, job, options.output) for job in todo if not job.file(options.output).exists()]
+        pending = [pool.submit(run, job, options.output) for job in missing]
         for done in pending:
             print(line(done.result()), flush=True)
     results = [json.loads(path.read_text()) for job in todo if (path := job.file(options.output)).exists()]
