@@ -224,10 +224,10 @@ def _from_hub(name: str, config: str | None, split: str) -> Dataset:
         raise ConfigError(f"no file or folder {name!r}")
     try:
         return datasets.load_dataset(name, config, split=split)
-    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError, OSError) as error:
-        raise ConfigError(f"{name!r} is no file or folder here, and no data set of the hub: {error}") from None
     except ValueError as error:  # an unknown config or split
         raise DataError(f"data set {name!r}: {error}") from None
+    except Exception as error:  # not found, private, no network: the hub raises many kinds
+        raise ConfigError(f"{name!r} is no file or folder here, nor a data set of the hub: {error}") from error
 
 
 def _hub_caches() -> tuple[str, ...]:

@@ -14,9 +14,9 @@ import pytest
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Pictures
 
-from editr1_plugins.errors import ConfigError, DataError
+from editr1_plugins.errors import ConfigError, DataError, ImageError
 from editr1_plugins.testing.pipelines import picture
-from editr1_plugins.training.edit_data import BrokenRow, load_edit_data
+from editr1_plugins.training.edit_data import BrokenRow, RowReader, load_edit_data
 from editr1_plugins.training.generation import check_columns
 
 COUNT = 6
@@ -259,6 +259,20 @@ class TestBrokenRows:
         assert row == BrokenRow(index=1, reason=row.reason)
         assert "paths in data are not opened" in row.reason
 
+    def test_a_path_is_opened_in_the_cache_of_the_hub_only(self, tmp_path: Path) -> None:
+        (tmp_path / "cache").mkdir()
+        for folder in (tmp_path, tmp_path / "cache"):
+            (folder / "0.png").write_bytes(encoded(0))
+        (tmp_path / "cache" / "link.png").symlink_to(tmp_path / "0.png")
+        reader = RowReader(sources=("image",), others=frozenset(), roots=(str((tmp_path / "cache").resolve()),))
+        [inside] = reader.decoded({"bytes": None, "path": str(tmp_path / "cache" / "0.png")})
+        assert inside.tobytes() == picture(16, 0).tobytes()
+        for path in (tmp_path / "0.png", tmp_path / "cache" / "link.png", tmp_path / "cache" / ".." / "0.png"):
+            with pytest.raises(ImageError, match="not opened"):
+                reader.decoded({"bytes": None, "path": str(path)})
+        with pytest.raises(ImageError, match="not opened"):
+            reader.decoded({"bytes": None, "path": f"file://{tmp_path}/cache/0.png"})
+
     def test_in_archives(self, tmp_path: Path) -> None:
         members = {
             "0.png": encoded(0),
@@ -299,6 +313,11 @@ class TestBrokenRows:
 
 
 class TestWrongNames:
+    def test_no_such_data_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+        with pytest.raises(ConfigError, match="'nobody/nothing' is no file or folder here, nor a data set of the hub"):
+            load_edit_data("nobody/nothing")
+
     @pytest.mark.parametrize("name", ["./none", "none.jsonl", "/none/none", "https://host/data.jsonl"])
     def test_no_such_file(self, name: str) -> None:
         with pytest.raises(ConfigError, match="no file or folder"):
