@@ -173,6 +173,12 @@ class EditRRMReward:
             "max_spread": self._max_spread,
         }
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """`prompt_version` and `model_version` of the verifier, where it tells them; builds it."""
+        found = zip(("prompt_version", "model_version"), versions_of(self._verifier.get()), strict=True)
+        return {name: version for name, version in found if version is not None}
+
     def __call__(self, *, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
         """One reward in 0..10 per completion, or None; TRL's signature, see `EditColumns` for where edits are found.
 

@@ -128,10 +128,10 @@ def _judges(trainer: EditGRPOTrainer, plain: Any) -> list[dict[str, Any]]:
     judges = []
     for function, name, weight in zip(functions.functions, functions.names, weights, strict=True):
         try:
-            settings = getattr(function, "settings", None)
+            told = [getattr(function, name, None) for name in ("settings", "versions")]
         except Editr1Error as error:  # a part that cannot be built here
-            settings = {"settings": f"not known ({error})"}
-        shown = settings.items() if isinstance(settings, Mapping) else ()
+            told = [{"settings": f"not known ({error})"}]
+        shown = [pair for part in told if isinstance(part, Mapping) for pair in part.items()]
         what = getattr(function, "__qualname__", type(function).__qualname__)
         judges.append(
             {

@@ -94,6 +94,7 @@ def test_the_card_says_what_was_trained_and_how(trained: EditGRPOTrainer) -> Non
         "LoRA rank 2, alpha 5, on to_q, to_v",
         "verifier: openai:judge",
         "decomposer: rules",
+        "prompt_version: think+verify/3",
         "guards: no-edit, border",
         "| beta | 0.125 | 0.04 |",
         "| learning_rate | 0.0007 | 0.0003 |",
