@@ -10,7 +10,7 @@ from .hookspecs import Register, hookimpl
 if TYPE_CHECKING:
     from .types import Decomposer, Guard, Verifier
 
-__all__ = ["register_algorithms", "register_decomposers", "register_guards", "register_verifiers"]
+__all__ = ["register_algorithms", "register_decomposers", "register_guards", "register_pipelines", "register_verifiers"]
 
 
 def _measure() -> Verifier:
@@ -114,6 +114,27 @@ def register_guards(register: Register) -> None:
         partial(_guard, "PaintedTextGuard"),
         summary="words painted into the image, read by OCR",
         requires=("rapidocr_onnxruntime[ocr]",),
+    )
+
+
+def _joy_image() -> Any:
+    from .training.pipelines import PipelineFacts
+
+    # It reads a decoder layer of its text encoder through a forward hook, which a played-back output does not trigger.
+    return PipelineFacts(encoders=("_get_qwen_prompt_embeds", "encode_prompt_multiple_images"))
+
+
+def _joy_image_plus() -> Any:
+    from .training.pipelines import PipelineFacts
+
+    return PipelineFacts(encoders=("encode_prompt_multiple_images",))
+
+
+@hookimpl
+def register_pipelines(register: Register) -> None:
+    register("JoyImageEditPipeline", _joy_image, summary="its prompt encoders read hidden states through hooks")
+    register(
+        "JoyImageEditPlusPipeline", _joy_image_plus, summary="its prompt encoder reads hidden states through a hook"
     )
 
 

@@ -69,7 +69,10 @@ def register_guards(register: Register) -> None:
 
 @_hookspec
 def register_pipelines(register: Register) -> None:
-    """Add what a family of diffusers pipelines needs, named after the pipeline class."""
+    """Add what cannot be found in a diffusers pipeline; the factory returns `training.pipelines.PipelineFacts`.
+
+    The name is that of the pipeline class, whose subclasses have the same facts.
+    """
 
 
 @_hookspec

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, PluginError, ReplayError
 from ..plugins import registry
-from .tape import patched
+from .tape import DENOISERS, patched
 
 if TYPE_CHECKING:
     from .tape import EncoderTape
@@ -35,6 +35,7 @@ __all__ = [
     "index_of_first_latents",
     "latents_begin_at",
     "latents_watched",
+    "on_denoisers_device",
     "rows_argument",
 ]
 
@@ -165,6 +166,28 @@ def _unguarded(block: Any) -> Iterator[None]:
         yield
     finally:
         block.__class__ = own
+
+
+@contextmanager
+def on_denoisers_device(pipe: Any) -> Iterator[torch.device]:
+    """The pipeline takes its denoiser's device for its own, wherever its other networks are.
+
+    A pipeline's own answer is the device of its first network, which may be an encoder that waits on the CPU.
+    """
+    device: torch.device = pipe._execution_device
+    network = next((part for name in DENOISERS if (part := getattr(pipe, name, None)) is not None), None)
+    if network is None or hasattr(network, "_hf_hook") or (home := network.device) == device:
+        yield device
+        return
+    own = type(pipe)
+    here = property(lambda _: home)
+    pipe.__class__ = type(
+        own.__name__, (own,), {"_execution_device": here, "device": here, "__module__": own.__module__}
+    )
+    try:
+        yield home
+    finally:
+        pipe.__class__ = own
 
 
 @contextmanager

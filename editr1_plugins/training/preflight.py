@@ -129,14 +129,14 @@ def preflight(
         chosen = _spread(rollout.transitions)
         off, whole = trial.replay(rollout, chosen)
         trial.require(off, rollout, chosen, "replay")
-        if rollout.tape.misses > calls:
-            raise trial.refused(f"replay ran encoders again ({', '.join(rollout.tape.missed_since(calls))})")
+        trial.require_no_encoder_ran(rollout, calls)
         unused = trial.unused(rollout, chosen)
         if not whole.any():
             raise trial.refused("no gradient reaches the trainable parameters")
         step_off, step_gap = trial.step_by_step(rollout, chosen, whole)
         trial.out_of_place(rollout)
         row_off, row_gap = trial.row_by_row(rollout, chosen, whole) if rows > 1 else (0.0, 0.0)
+        trial.require_no_encoder_ran(rollout, calls)
     return PreflightReport(
         pipeline=type(pipe).__name__,
         rows=rows,
@@ -273,6 +273,12 @@ class _Trial:
     def require(self, off: float, rollout: Rollout, steps: Sequence[Transition], what: str) -> None:
         if not off <= self.tolerance:
             raise self.refused(f"{_differs(what, off)}: {self._cause(rollout, steps)}")
+
+    def require_no_encoder_ran(self, rollout: Rollout, calls: int) -> None:
+        if again := rollout.tape.missed_since(calls):
+            raise self.refused(
+                f"replay ran encoders again ({', '.join(dict.fromkeys(again))}): their input is made anew"
+            )
 
     def _cause(self, rollout: Rollout, steps: Sequence[Transition]) -> str:
         """Why replay finds something else than sampling did, by looking at what the denoiser is given."""

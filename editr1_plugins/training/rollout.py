@@ -31,6 +31,7 @@ from .pipelines import (
     index_of_first_latents,
     latents_begin_at,
     latents_watched,
+    on_denoisers_device,
     rows_argument,
 )
 from .schedulers import Arrived, RolloutScheduler, Transition, Visit, VisitScheduler
@@ -122,19 +123,20 @@ def record(
     """
     seeds, start_seeds = _checked_seeds(seeds, start_seeds)
     wanted, tape = frozenset(window), EncoderTape() if tape is None else tape
-    device = pipe._execution_device
-    scheduler = RolloutScheduler.like(
-        pipe.scheduler,
-        window=wanted,
-        sampler=sampler,
-        level=noise_level,
-        generators=[torch.Generator(device).manual_seed(_step_seed(seed)) for seed in seeds],
-        entered=tape.loop_begins,
-    )
     arguments = {**_checked_call(call), **rows_argument(pipe, len(seeds))}
     prepared: list[Any] = []
-    with exchanged(pipe, scheduler, tape), latents_watched(pipe, prepared.append), torch.no_grad():
-        output = pipe(**arguments, generator=[torch.Generator(device).manual_seed(seed) for seed in start_seeds])
+    with on_denoisers_device(pipe) as device:
+        scheduler = RolloutScheduler.like(
+            pipe.scheduler,
+            window=wanted,
+            sampler=sampler,
+            level=noise_level,
+            generators=[torch.Generator(device).manual_seed(_step_seed(seed)) for seed in seeds],
+            entered=tape.loop_begins,
+        )
+        generators = [torch.Generator(device).manual_seed(seed) for seed in start_seeds]
+        with exchanged(pipe, scheduler, tape), latents_watched(pipe, prepared.append), torch.no_grad():
+            output = pipe(**arguments, generator=generators)
     if scheduler.final is None or scheduler.first is None:
         raise ReplayError(
             f"{type(pipe).__name__} never called the step of its own scheduler: its loop cannot be seen. Where it "
@@ -221,12 +223,12 @@ def visit(
     )
     if grad:
         torch.clear_autocast_cache()  # casts made without grad would cut the gradient off
-    with exchanged(pipe, scheduler, rollout.tape) as stack:
+    with on_denoisers_device(pipe) as device, exchanged(pipe, scheduler, rollout.tape) as stack:
         if rollout.entry is not None:
             stack.enter_context(latents_begin_at(pipe, rollout.entry, visits[0].latents))
         body = stack.enter_context(body_with_grad(pipe))
         stack.enter_context(torch.set_grad_enabled(grad and on_path))
-        generator = torch.Generator(pipe._execution_device).manual_seed(0)  # spares the global generator
+        generator = torch.Generator(device).manual_seed(0)  # spares the global generator
         try:
             body(**arguments, generator=generator)
         except Arrived:
