@@ -1,8 +1,8 @@
 """Evaluation on held-out rows: reward by category, and sheets of edits on the disk and in the tracker.
 
 Each row is edited once by the pipeline as users run it: its own scheduler (the ODE), averaged weights where there are
-any, and a seed of its own, so that two evaluations differ by the weights alone. A batch is judged while the next is
-sampled.
+any, and a seed of its own, so that two evaluations differ by the weights alone. Rewards that are `row_wise` judge a
+batch while the next is sampled.
 """
 
 from __future__ import annotations
@@ -74,8 +74,6 @@ def evaluate_edits(trainer: EditGRPOTrainer, dataloader: Any) -> Evaluation:
         Exception: what a reward function raised.
     """
     accelerator, judge = trainer.accelerator, trainer.judge
-    # A reward that does not say that it may be called from several threads is called by one at a time.
-    ahead = 1 if judge.together else CALLS_AT_ONCE
     batches: list[tuple[list[_Row], Judging]] = []
     seen, failed = 0, False
     try:
@@ -83,8 +81,8 @@ def evaluate_edits(trainer: EditGRPOTrainer, dataloader: Any) -> Evaluation:
             for batch in dataloader:
                 start = seen + accelerator.process_index * len(batch)
                 edits = [trainer.sampler.evaluate(row, start + i) for i, row in enumerate(batch)]
-                if len(batches) >= ahead:
-                    late = batches[len(batches) - ahead][1]
+                if len(batches) >= CALLS_AT_ONCE:
+                    late = batches[-CALLS_AT_ONCE][1]
                     failed = failed or late.rewards(late.all_rows) is None
                 if failed:  # said below; the other processes may count on this one's part in sampling
                     continue

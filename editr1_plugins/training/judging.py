@@ -8,9 +8,10 @@
 
 Who is called when (`judge_calls`): TRL calls a reward once per process and batch, and a reward written for it may
 compare the rows of its call. So "auto" calls a function group by group only if it says `row_wise` (`EditRRMReward`
-does), and every other one once, with all rows of the rollout on this process, when the last is sampled. "group" calls
-all functions group by group, "rollout" all of them once. A call's content never depends on timing, and rewards, logged
-columns and metrics are put together in the order of the rows: overlap changes no result.
+does), and every other one once, with all rows of the rollout on this process, when the last is sampled; that call is
+made by the main thread, so nothing differs from TRL. "group" calls all functions group by group, "rollout" all of them
+once. A call's content never depends on timing, and rewards, logged columns and metrics are put together in the order of
+the rows: overlap changes no result.
 
 A judge that nobody can reach (`RewardOutcome.unavailable`) is asked again after 1, 2, 4, ... 60 s, while everything
 that needs no reward goes on, and given up after `patience` seconds.
@@ -147,11 +148,15 @@ class Judging:
             self._start(_Task(rows, self._streamed, list(edits)))
 
     def finish(self) -> None:
-        """All rows were submitted."""
-        if self._together:
-            self._start(_Task(self.all_rows, self._together, self._edits))
+        """All rows were submitted; calls the functions that get them all at once, here, as TRL would."""
         self._finished = True
         self._dismiss()
+        if self._together:
+            started = time.monotonic()
+            task = _Task(self.all_rows, self._together, self._edits)
+            self._tasks.append(task)
+            self._perform(task)
+            self.waited += time.monotonic() - started
 
     def known(self, rows: slice) -> bool:
         """Whether `rewards(rows)` would return at once."""
@@ -201,11 +206,17 @@ class Judging:
         if self._judge.device is not None and self._judge.device.type == "cuda":
             torch.cuda.set_device(self._judge.device)  # a new thread begins with the first device
         while (task := self._queue.get()) is not None:
-            try:
-                if self._error is None:
-                    self._ask(task)
-            except BaseException as error:
-                self._fail(error)
+            self._perform(task)
+
+    def _perform(self, task: _Task) -> None:
+        try:
+            if self._error is None:
+                self._ask(task)
+        except BaseException as error:
+            self._fail(error)
+            if not isinstance(error, Exception):  # Ctrl-C
+                raise
+        finally:
             task.edits = []
             with self._changed:
                 task.done = True

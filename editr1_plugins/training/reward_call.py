@@ -18,6 +18,7 @@ import http.client
 import inspect
 import math
 import socket
+import threading
 import urllib.error
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ class RewardFunctions:
     def call(
         self, indices: Sequence[int], rows: Sequence[dict[str, Any]], edits: Sequence[Any], trainer_state: Any
     ) -> list[RewardOutcome]:
-        """Call the functions at `indices`, one outcome each; not from a thread whose event loop is running.
+        """Call the functions at `indices`, one outcome each; safe where an event loop runs (a notebook).
 
         Raises:
             ValueError: a function returned another number of rewards than there are edits.
@@ -102,7 +103,7 @@ class RewardFunctions:
         calls = [_Call(self.functions[i], self.names[i], common, edits) for i in indices]
         asynchronous = [call for call in calls if call.is_async]
         if asynchronous:
-            asyncio.run(_together(asynchronous))
+            _run_async(asynchronous)
         for call in calls:
             if not call.is_async:
                 call.run()
@@ -161,6 +162,27 @@ class _Call:
             return None
         said = next((str(value) for values in self.extra.values() for value in values if value), "no reason given")
         return said[:_QUOTED]
+
+
+def _run_async(calls: Sequence[_Call]) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(_together(calls))
+        return
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(_together(calls))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="editr1-async-rewards", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
 
 
 async def _together(calls: Sequence[_Call]) -> None:

@@ -110,14 +110,14 @@ def test_several_sets_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_the_next_batch_is_edited_while_one_is_judged(tmp_path: Path) -> None:
-    run = trainer(tmp_path)
     edited, outcomes = threading.Event(), []
 
     def reward(completions: Any, **_: Any) -> list[float]:
         outcomes.append(edited.wait(60))
         return brightness(completions)
 
-    run.reward_functions.functions[0] = reward
+    reward.row_wise = True  # type: ignore[attr-defined]
+    run = trainer(tmp_path, reward)
     evaluate = run.sampler.evaluate
 
     def watched(row: Any, index: int) -> Any:

@@ -180,6 +180,42 @@ def test_async_rewards_run_together() -> None:
     assert judged(*pair()).rewards.tolist() == [[1.0, 2.0]] * len(ROWS)
 
 
+def test_async_rewards_run_where_a_loop_is_running() -> None:
+    import asyncio
+
+    async def one(completions: Any, **_: Any) -> list[float]:
+        return [1.0] * len(completions)
+
+    async def broken(**_: Any) -> list[float]:
+        raise KeyError("what")
+
+    async def notebook() -> Judgement:
+        return judged(one)
+
+    async def broken_notebook() -> Judgement:
+        return judged(broken)
+
+    assert asyncio.run(notebook()).rewards.sum() == len(ROWS)
+    with pytest.raises(KeyError, match="what"):
+        asyncio.run(broken_notebook())
+
+
+def test_a_reward_that_says_nothing_is_called_by_the_main_thread() -> None:
+    threads: list[Any] = []
+
+    def of(name: str, alone: bool) -> Any:
+        def reward(completions: Any, **_: Any) -> list[float]:
+            threads.append((name, threading.current_thread() is threading.main_thread()))
+            return [1.0] * len(completions)
+
+        reward.__name__ = name
+        reward.row_wise = alone  # type: ignore[attr-defined]
+        return reward
+
+    judged(of("plain", False), of("row_wise", True))
+    assert sorted(threads) == [("plain", True)] + [("row_wise", False)] * 3
+
+
 # What goes wrong
 
 
@@ -318,7 +354,10 @@ def test_a_process_ends_while_its_judge_hangs(end: str) -> None:
         from editr1_plugins.training.judging import Judge
         from editr1_plugins.training.reward_call import RewardFunctions
 
-        judging = Judge(RewardFunctions([lambda **_: time.sleep(600)])).begin([{{"prompt": "p"}}], None)
+        def hangs(**_):
+            time.sleep(600)
+        hangs.row_wise = True
+        judging = Judge(RewardFunctions([hangs])).begin([{{"prompt": "p"}}], None)
         judging.submit(slice(0, 1), ["edit"])
         judging.finish()
         time.sleep(0.2)
