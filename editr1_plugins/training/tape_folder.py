@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,11 +30,18 @@ class TapeFolder:
         self.close = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def keep(self, key: str, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Write the tensors and give them back memory-mapped, on the CPU."""
+        """Write the tensors and give them back memory-mapped, on the CPU, with their dimensions in the same order.
+
+        That order (the strides) stays, since arithmetic on another one may round differently.
+        """
         file = self._file(key)
-        save_file({str(index): tensor.detach().cpu().clone() for index, tensor in enumerate(tensors)}, file)
+        orders = [sorted(range(tensor.ndim), key=tensor.stride, reverse=True) for tensor in tensors]
+        dense = [tensor.detach().permute(order).cpu() for tensor, order in zip(tensors, orders, strict=True)]
+        copies = [tensor.clone(memory_format=torch.contiguous_format) for tensor in dense]
+        save_file({str(index): tensor for index, tensor in enumerate(copies)}, file)
         with safe_open(file, framework="pt") as opened:
-            return [opened.get_tensor(str(index)) for index in range(len(tensors))]
+            kept = [opened.get_tensor(str(index)) for index in range(len(tensors))]
+        return [tensor.permute(_inverse(order)) for tensor, order in zip(kept, orders, strict=True)]
 
     def drop(self, key: str) -> None:
         """Delete what is kept under `key`, if anything is."""
@@ -41,3 +49,7 @@ class TapeFolder:
 
     def _file(self, key: str) -> Path:
         return self.path / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.safetensors"
+
+
+def _inverse(order: Sequence[int]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
