@@ -45,7 +45,7 @@ from .group_sampler import GroupSampler
 from .hub import PublishedTrainer
 from .judging import Judge, Judgement, Judging
 from .metrics import MAXIMA, Metrics, PassMetrics, reward_means, std_within_groups, total_rewards
-from .parallel import average_gradients, check_launch, everywhere, reshard, shard_on_cpu, sharded
+from .parallel import average_gradients, check_launch, everywhere, reshard, shard_on_cpu, sharded, start_alike
 from .pending import PendingRollout, agreed_judgement
 from .policy import Policy
 from .preflight import PreflightReport, preflight
@@ -101,7 +101,9 @@ class EditGRPOTrainer(ResumableTrainer, PublishedTrainer):
             check_columns(name, dataset)
         found = objective if objective is not None else resolve("algorithm", args.objective)
         self.objective: Objective[Any] = found.configured(args)
-        self.policy = Policy(self.pipe, peft_config, args.ema_decay, with_reference=self.objective.needs_reference)
+        self.policy = Policy(
+            self.pipe, peft_config, args.ema_decay, with_reference=self.objective.needs_reference, seed=args.seed
+        )
         super().__init__(
             model=self.policy.network,
             args=args,
@@ -113,6 +115,7 @@ class EditGRPOTrainer(ResumableTrainer, PublishedTrainer):
         )
         self.model_accepts_loss_kwargs = False  # losses are averaged over accumulation here, not by the model
         self.pipe.to(self.accelerator.device)
+        start_alike(self.accelerator, self.policy.parameters)
         self.policy.start_average()
         self.pipe.set_progress_bar_config(disable=True)
         self.sampler = EditSampler(

@@ -44,6 +44,7 @@ __all__ = [
     "reshard",
     "shard_on_cpu",
     "sharded",
+    "start_alike",
 ]
 
 _BUCKET = 2**24  # elements per all-reduce
@@ -101,6 +102,13 @@ def everywhere(accelerator: Accelerator, flags: Sequence[bool]) -> list[bool]:
     counts = torch.tensor([float(flag) for flag in flags], device=accelerator.device)
     dist.all_reduce(counts)
     return [count > 0 for count in counts.tolist()]
+
+
+def start_alike(accelerator: Accelerator, parameters: Iterable[nn.Parameter]) -> None:
+    """Give all processes the first one's weights, as DDP does: random ones may differ, and averages would not tell."""
+    if accelerator.num_processes > 1:
+        for parameter in parameters:
+            dist.broadcast(parameter.detach(), src=0)
 
 
 def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter]) -> None:

@@ -37,6 +37,7 @@ class Policy:
         peft_config: the adapter to add, or None.
         ema_decay: decay of the moving average of the trained weights; None: no average.
         with_reference: whether `reference` will be asked for; after full fine-tuning that costs a copy of the weights.
+        seed: of a new adapter's random weights; the global generators are left as they were.
 
     Attributes:
         part: the denoiser's name in the pipeline.
@@ -55,6 +56,7 @@ class Policy:
         ema_decay: float | None = None,
         *,
         with_reference: bool = False,
+        seed: int = 0,
     ) -> None:
         self.pipe = pipe
         self.part = next((name for name in ("transformer", "unet") if getattr(pipe, name, None) is not None), "")
@@ -68,7 +70,8 @@ class Policy:
         if present and peft_config is not None:
             raise ConfigError("the transformer has an adapter already; pass peft_config=None to train on with it")
         if peft_config is not None:
-            self.network.add_adapter(peft_config)
+            with _seeded(seed):
+                self.network.add_adapter(peft_config)
         self.uses_lora = present or peft_config is not None
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_("lora_" in name if self.uses_lora else True)
@@ -235,3 +238,11 @@ class Policy:
         else:
             with as_plain_class(self.network, state):
                 self.network.save_lora_adapter(folder, adapter_name=self.adapter)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

@@ -18,10 +18,11 @@ import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
 from diffusers import FluxTransformer2DModel
+from peft import LoraConfig
 from transformers import TrainerCallback
 
 from editr1_plugins.errors import ConfigError
-from editr1_plugins.testing.pipelines import picture, tiny_pipeline
+from editr1_plugins.testing.pipelines import lora_parameters, picture, tiny_pipeline
 from editr1_plugins.training.edit_grpo import EditGRPOConfig, EditGRPOTrainer
 from editr1_plugins.training.parallel import check_launch, sharded
 from editr1_plugins.training.rollout import velocities, without_adapters
@@ -50,6 +51,9 @@ CASES: dict[str, dict[str, Any]] = {
     "iterations": {"num_iterations": 2, "max_steps": 4},
     "one process idle": {"beta": 0.0, "reward": "half"},
     "nothing judged at first": {"beta": 0.0, "reward": "late", "max_steps": 3},
+    # One update by its gradient: a new adapter begins at 0, so nothing hides what Adam and rewards make of rounding.
+    "new adapter": {"adapter": "new", "optim": "sgd", "learning_rate": 0.5, "max_steps": 1},
+    "unlike adapters": {"adapter": "unlike"},
     "full": {"full": True, "learning_rate": 1e-4, "beta": 1.0},
 }
 SHARDED = {f"fsdp {name}": {**CASES[name], **FSDP} for name in ("lora", "one process idle", "accumulation", "full")}
@@ -102,7 +106,13 @@ def build(folder: Path, name: str, processes: int, **changes: Any) -> EditGRPOTr
     options = {**({**CASES, **SHARDED}[name]), **changes}
     halved = options.pop("halved", "per_device_train_batch_size")
     full, reward = options.pop("full", False), REWARDS[options.pop("reward", "redness")]
-    pipe, call = tiny_pipeline("kontext", lora_rank=0 if full else 4)
+    adapter, rank = options.pop("adapter", ""), int(os.environ.get("RANK", "0"))
+    pipe, call = tiny_pipeline("kontext", lora_rank=0 if full or adapter == "new" else 4)
+    torch.manual_seed(rank)
+    if adapter == "unlike":
+        for parameter in lora_parameters(pipe).values():
+            parameter.data += 0.01 * rank
+    peft_config = LoraConfig(r=2, init_lora_weights="gaussian", target_modules=["to_q", "to_v"])
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "per_device_train_batch_size": 8,
@@ -128,7 +138,8 @@ def build(folder: Path, name: str, processes: int, **changes: Any) -> EditGRPOTr
     rows = Dataset.from_list([{"image": picture(32, seed), "prompt": f"redder {seed}"} for seed in range(ROWS)])
     held_out = rows.select(range(5))  # not a multiple of the processes
     seen = Seen()
-    run = EditGRPOTrainer(pipe, reward, EditGRPOConfig(**settings), rows, held_out, callbacks=[seen])
+    lora = peft_config if adapter == "new" else None
+    run = EditGRPOTrainer(pipe, reward, EditGRPOConfig(**settings), rows, held_out, lora, callbacks=[seen])
     seen.trainer = run
     return run
 
