@@ -42,18 +42,21 @@ REAL: dict[str, Any] = {
     "save_steps": 20,
 }
 
-#: Fewer and larger steps; the first two denoising steps decide what is edited, so only they are stochastic.
+#: The first two denoising steps decide what is edited, so only they are stochastic and trained.
 TINY: dict[str, Any] = {
     "pipeline_kwargs": CALL,
     "num_generations": 8,
     "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 4,
+    "gradient_accumulation_steps": 6,
     "eval_num_inference_steps": 6,
     "window": 2,
     "window_range": [0, 2],
     "shared_noise": True,
     "noise_level": 0.7,
-    "learning_rate": 4e-3,
+    "learning_rate": 1e-3,
+    "warmup_steps": 3,
+    "adam_beta2": 0.95,
+    "weight_decay": 0.0,
     "epsilon": 1e-3,
     "beta": 0.0,
     "scale_rewards": "batch",

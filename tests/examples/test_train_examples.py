@@ -36,7 +36,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def few_edits(tmp_path: Path) -> Path:
     """The examples' data with fewer rows."""
     folder = shutil.copytree(EXAMPLES / "edits", tmp_path / "edits")
-    for split, count in (("train", 4), ("test", 2)):
+    for split, count in (("train", 6), ("test", 2)):
         lines = (folder / f"{split}.jsonl").read_text().splitlines(keepends=True)
         (folder / f"{split}.jsonl").write_text("".join(lines[:count]))
     return folder
