@@ -48,7 +48,7 @@ from .metrics import MAXIMA, Metrics, PassMetrics, reward_means, std_within_grou
 from .parallel import average_gradients, check_launch, everywhere, reshard, shard_on_cpu, sharded, start_alike
 from .pending import PendingRollout, agreed_judgement
 from .policy import Policy
-from .preflight import PreflightReport, preflight
+from .preflight import PreflightReport, preflight, require_ratio_of_one
 from .reward_call import RewardFunction, RewardFunctions
 from .tape import patched
 
@@ -384,6 +384,8 @@ class EditGRPOTrainer(ResumableTrainer, PublishedTrainer):
             # Later passes are off the sampling policy, so only the first says whether replay is exact.
             if name != "loss" and (name not in MAXIMA or step < self.args.gradient_accumulation_steps):
                 self._metrics.add(name, value, weight)
+                if name == "ratio_error":
+                    require_ratio_of_one(value)
         if step == self._passes_per_rollout - 1 and self._generation is not None:
             self._metrics.add("encoder_calls", self._generation.encoder_calls)
 

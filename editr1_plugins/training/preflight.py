@@ -25,7 +25,7 @@ from .pipelines import accepted_arguments
 from .rollout import Rollout, denoisers, full_precision, record, visit
 from .schedulers import Transition
 
-__all__ = ["PreflightReport", "preflight"]
+__all__ = ["PreflightReport", "preflight", "require_ratio_of_one"]
 
 #: Away from replay's own generator seed (0): coinciding draws would hide a condition that is drawn anew.
 _FIRST_SEED = 1000
@@ -135,8 +135,9 @@ def preflight(
             raise trial.refused("no gradient reaches the trainable parameters")
         step_off, step_gap = trial.step_by_step(rollout, chosen, whole)
         trial.out_of_place(rollout)
-        row_off, row_gap = trial.row_by_row(rollout, chosen, whole) if rows > 1 else (0.0, 0.0)
+        # Before the rows: some pipelines repeat the source to the number of rows first, and encode anew for each number.
         trial.require_no_encoder_ran(rollout, calls)
+        row_off, row_gap = trial.row_by_row(rollout, chosen, whole) if rows > 1 else (0.0, 0.0)
     return PreflightReport(
         pipeline=type(pipe).__name__,
         rows=rows,
@@ -155,9 +156,26 @@ def preflight(
     )
 
 
+def require_ratio_of_one(error: float) -> None:
+    """Stop a run whose first replay of a rollout, at unchanged weights, gives ratios that are off by more than 1e-2.
+
+    Raises:
+        ReplayError: they are; what is trained would not be what was sampled.
+    """
+    if not error <= _LARGEST_RATIO_ERROR:
+        raise ReplayError(
+            f"the first replay of a rollout gives a ratio that is off by {error:.1e} at unchanged weights: the "
+            "pipeline does not replay what it sampled for this row, though the preflight passed on the first one"
+        )
+
+
 def _spread(steps: Sequence[Transition]) -> list[Transition]:
     """The first, the middle and the last."""
     return [steps[index] for index in sorted({0, len(steps) // 2, len(steps) - 1})]
+
+
+#: What rounding makes stays far below this; what is silently wrong lies far above.
+_LARGEST_RATIO_ERROR = 1e-2
 
 
 class _Trial:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import re
+
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    FirstBlockCacheConfig,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    FlowMatchLCMScheduler,
+    FluxKontextPipeline,
+    UniPCMultistepScheduler,
+)
 from peft import LoraConfig
 
 from editr1_plugins.errors import ConfigError, ReplayError
 from editr1_plugins.testing.pipelines import lora_parameters, tiny_pipeline
-from editr1_plugins.training.preflight import preflight
+from editr1_plugins.training.preflight import preflight, require_ratio_of_one
 
 
 def check(pipe, call, **options):
@@ -198,3 +211,165 @@ def test_bad_sizes_are_refused():
     for options in ({"rows": 0}, {"steps": 2}):
         with pytest.raises(ConfigError, match="at least 1 row and 3 steps"):
             check(pipe, call, **options)
+
+
+class EarlyGuidance(FluxKontextPipeline):
+    """Guidance in the first five steps of the loop only, as skip-layer guidance and the like have it."""
+
+    def progress_bar(self, *args, **kwargs):
+        self.step = 0
+        return super().progress_bar(*args, **kwargs)
+
+
+def early_guidance():
+    pipe, call = tiny_pipeline(steps=12)
+    pipe.__class__ = EarlyGuidance
+
+    def guide(module, args, output):
+        pipe.step += 1
+        return (output[0] * (1.5 if 4 < pipe.step <= 8 else 1.0),)
+
+    pipe.transformer.register_forward_hook(guide)
+    return pipe, call
+
+
+def test_what_holds_for_a_part_of_the_steps_is_found_where_training_samples():
+    pipe, call = early_guidance()
+    check(pipe, call)  # three steps do not reach it
+    assert "or on its place in the loop" in refusal(pipe, call, window=range(11))
+
+
+def test_a_window_of_the_runs_own_length_passes():
+    pipe, call = tiny_pipeline(guided=True, steps=6)
+    report = check(pipe, call, window=range(5))
+    assert (report.steps, report.replayed) == (6, (0, 2, 4))
+    assert report.log_prob_error <= 1e-6
+
+
+def test_what_differs_is_named():
+    pipe, call = tiny_pipeline()
+    original = pipe.encode_prompt
+
+    def drawn(*args, **kwargs):
+        tokens, pooled, ids = original(*args, **kwargs)
+        return tokens, pooled + float(type(pipe.scheduler).__name__ == "VisitScheduler"), ids
+
+    pipe.encode_prompt = drawn
+    assert "the denoiser is given another pooled_projections" in refusal(pipe, call)
+
+
+def test_parameters_that_the_denoiser_does_not_use_are_reported():
+    pipe, call = tiny_pipeline()
+    unused = torch.nn.Parameter(torch.zeros(1))
+    pipe.transformer.register_parameter("unused", unused)
+    report = preflight(pipe, call, [*lora_parameters(pipe).values(), unused])
+    assert report.unused == ("unused",)
+
+
+def test_a_gradient_that_gets_lost_is_refused():
+    pipe, call = tiny_pipeline()
+    block = pipe.transformer.single_transformer_blocks[-1]
+    original = pipe.transformer.forward
+
+    def forward(*args, **kwargs):
+        # Cut off in the pipeline's own calls (which ask for no dictionary and carry this mark), not in the network.
+        block.proj_out.lora_A["default"].weight.requires_grad_(not pipe.cutting)
+        return original(*args, **kwargs)
+
+    pipe.cutting = False
+    pipe.transformer.forward = forward
+    check(pipe, call)
+
+    class Cutting(type(pipe)):
+        @property
+        def interrupt(self):
+            self.cutting = True
+            return False
+
+    pipe.__class__ = Cutting
+    cut = [p for name, p in lora_parameters(pipe).items()]
+    pipe.transformer.register_forward_hook(lambda *_: setattr(pipe, "cutting", False))
+    assert "no gradient reaches" in refusal(pipe, call, cut)
+
+
+def test_a_call_within_a_call_keeps_its_gradient():
+    class Wrapped(FluxKontextPipeline):
+        @torch.no_grad()
+        def __call__(self, image=None, prompt=None, num_images_per_prompt=1, **options):
+            return super().__call__(image, prompt, num_images_per_prompt=num_images_per_prompt, **options)
+
+    pipe, call = tiny_pipeline()
+    pipe.__class__ = Wrapped
+    assert check(pipe, call).log_prob_error <= 1e-6
+
+
+def test_one_row_a_call_is_found_out():
+    pipe, call = tiny_pipeline("sd3_img2img")  # reads an image per generator, of which it has one
+    report = check(pipe, call)
+    assert (report.rows, report.rows_per_call) == (1, 1)
+    assert "sampled and replayed one by one" in str(report)
+
+
+def test_the_report_is_data():
+    pipe, call = tiny_pipeline()
+    report = check(pipe, call)
+    data = json.loads(json.dumps(report.as_dict()))
+    assert (data["passed"], data["pipeline"], data["replayed"]) == (True, "FluxKontextPipeline", [0, 1])
+    assert "FluxKontextPipeline replays exactly (2 rows, 3 steps" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "reason"),
+    [
+        (
+            UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+            "of order 2",
+        ),
+        (DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True), "a multistep solver"),
+        (FlowMatchHeunDiscreteScheduler(), "evaluates the model twice per step"),
+        (FlowMatchLCMScheduler(), "draws new noise in every step"),
+        (DDIMScheduler(), "another kind of model \\(prediction_type='epsilon'\\)"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_other_solvers_are_refused_with_their_reason(scheduler, reason):
+    pipe, call = tiny_pipeline()
+    pipe.scheduler = scheduler
+    message = refusal(pipe, call)
+    assert re.search(reason, message)
+    if "flow_shift" in scheduler.config and scheduler.config.flow_shift == 3.0:
+        assert "pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=3)" in message
+
+
+def test_several_passes_and_several_sets_of_latents_are_refused():
+    pipe, call = tiny_pipeline()
+    base = type(pipe)
+
+    class TwoStages(base):
+        def __call__(self, **options):
+            super().__call__(**options)
+            return super().__call__(**options)
+
+    class TwoSets(base):
+        def prepare_latents(self, *args, **kwargs):
+            self.sound = copy.deepcopy(self.scheduler)
+            return super().prepare_latents(*args, **kwargs)
+
+    for cls, reason in ((TwoStages, "denoises in several passes"), (TwoSets, "several sets of latents at once")):
+        pipe.__class__ = type(cls.__name__, (cls,), {"__call__": with_rows(cls.__call__)})
+        assert reason in refusal(pipe, call)
+
+
+def with_rows(call):
+    def named(self, num_images_per_prompt=1, num_inference_steps=3, **options):
+        options |= {"num_images_per_prompt": num_images_per_prompt, "num_inference_steps": num_inference_steps}
+        return call(self, **options)
+
+    return named
+
+
+def test_a_ratio_far_from_one_at_unchanged_weights_stops_the_run():
+    require_ratio_of_one(1e-3)
+    for error in (0.2, float("nan")):
+        with pytest.raises(ReplayError, match="first replay of a rollout"):
+            require_ratio_of_one(error)
