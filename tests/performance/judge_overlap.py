@@ -3,10 +3,11 @@
     python tests/performance/judge_overlap.py [--rounds 5] [--group 4] [--prompts 6]
 
 The tiny Kontext of MiniEdit on one thread, with a judge that answers after a while and needs no processor meanwhile, as
-one on another machine does. Its latency is a fraction of a step's time without a judge: once per call ("call": the time
-of one answer), or per edit ("edit": a judge that takes so many edits a second and no more; one call at a time). All
-variants take turns in one run, update by update, and a ratio is the median over the rounds of (step with the judge /
-step without, of the same round), so the machine's load cancels.
+one on another machine does. Its latency is a share of a step's time without a judge: once per call ("call": the time of
+one answer), or per edit ("edit": a judge that takes so many edits a second and no more; one call at a time). All
+variants take turns in one run, update by update. A judge costs a step what the trainer waits for it (`judge_wait`), so
+each ratio (step / step without that wait) is of one and the same step, and the machine's load cancels; the table has
+medians over the rounds.
 """
 
 from __future__ import annotations
@@ -136,23 +137,21 @@ def run(rounds: int, prompts: int, group: int) -> Turns:
 
 
 def ratio(turns: Turns, variant: Variant) -> float:
-    return statistics.median(s / base for s, base in zip(turns.seconds[variant], turns.seconds[NONE], strict=True))
+    steps = zip(turns.seconds[variant], turns.waited[variant], strict=True)
+    return statistics.median(seconds / (seconds - waited) for seconds, waited in steps)
 
 
 def table(turns: Turns) -> str:
     lines = [
-        "| latency / step | per | judged after: step / without | overlapped: step / without | hidden | still waited |",
-        "|---|---|---|---|---|---|",
+        "| latency of all edits / step | per | judged after: step / without | overlapped: step / without | hidden |",
+        "|---|---|---|---|---|",
     ]
-    step = statistics.median(turns.seconds[NONE])
     for latency in ("call", "edit"):
         for fraction in FRACTIONS:
             serial, overlapped = (Variant(calls, latency, fraction) for calls in ("rollout", "group"))
             after, beside = ratio(turns, serial), ratio(turns, overlapped)
-            hidden = 1 - (beside - 1) / (after - 1) if after > 1 else float("nan")
-            waited = statistics.median(turns.waited[overlapped]) / step
-            figures = f"{after:.2f} | {beside:.2f} | {100 * hidden:.0f} % | {waited:.2f} steps"
-            lines.append(f"| {fraction:.2f} | {latency} | {figures} |")
+            hidden = 1 - (beside - 1) / (after - 1)
+            lines.append(f"| {fraction:.2f} | {latency} | {after:.2f} | {beside:.2f} | {100 * hidden:.0f} % |")
     return "\n".join(lines)
 
 
