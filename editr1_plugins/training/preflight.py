@@ -135,7 +135,7 @@ def preflight(
             raise trial.refused("no gradient reaches the trainable parameters")
         step_off, step_gap = trial.step_by_step(rollout, chosen, whole)
         trial.out_of_place(rollout)
-        # Before the rows: some pipelines repeat the source to the number of rows first, and encode anew for each number.
+        # Before the rows: some pipelines repeat the source to the number of rows first, so encode anew for each.
         trial.require_no_encoder_ran(rollout, calls)
         row_off, row_gap = trial.row_by_row(rollout, chosen, whole) if rows > 1 else (0.0, 0.0)
     return PreflightReport(
