@@ -210,3 +210,23 @@ def test_bad_chunks_and_pipelines_without_a_source_are_refused(tmp_path):
         sampler(tmp_path, generation_chunk=0)
     with pytest.raises(ConfigError, match="takes no source image"):
         sampler(tmp_path, name="flux")
+
+
+@pytest.mark.parametrize("name", ["kontext_modular", "sd3_img2img"])
+def test_a_modular_pipeline_and_one_that_makes_one_row_a_call_train_and_evaluate(tmp_path, name):
+    pipe, call = tiny_pipeline(name)
+    del call["output_type"]
+    before = torch.cat([p.detach().flatten().clone() for p in lora_parameters(pipe).values()])
+    trainer = EditGRPOTrainer(
+        pipe,
+        reward_funcs=brightness,
+        args=config(tmp_path, call, max_steps=1, learning_rate=1e-3),
+        train_dataset=ROWS,
+        eval_dataset=ROWS,
+    )
+    trainer.train()
+    entry = trainer.state.log_history[0]
+    assert entry["ratio_error"] <= 1e-6
+    assert entry["grad_norm"] > 0
+    assert not torch.equal(torch.cat([p.detach().flatten() for p in lora_parameters(pipe).values()]), before)
+    assert trainer.evaluate()["eval_reward"] > 0
