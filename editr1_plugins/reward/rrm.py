@@ -395,9 +395,9 @@ def _default_verifier() -> str:
         _warned.set()
         warnings.warn(
             f"no verifier was given and ${VERIFIER_VARIABLE} is not set: using the embedded `measure`, which needs no "
-            "model and judges what pixels can tell (recolour, remove, add, replace, background, tone; text with the extra "
-            "[ocr]); other edits get None with the reason. Choose a judge with EditRRMReward(verifier=...) or the "
-            "variable.",
+            "model and judges what pixels can tell (recolour, remove, add, replace, background, tone; text with the "
+            "extra [ocr]); other edits get None with the reason. Choose a judge with EditRRMReward(verifier=...) or "
+            "the variable.",
             stacklevel=4,
         )
     return spec or "measure"

@@ -80,6 +80,11 @@ class EditGRPOConfig(TrainingArguments):
     true_cfg_scale: float | None = _option(None, "Passed to the pipeline; None: its own default.")
     height: int | None = _option(None, "Height of the edits in pixels; None: the pipeline decides.")
     width: int | None = _option(None, "Width of the edits in pixels; None: the pipeline decides.")
+    resolution: int | None = _option(
+        None,
+        "Edits get about resolution x resolution pixels in their source's proportions, unless height, width or"
+        " max_area is given; None: the pipeline decides (Kontext makes squares of 1024).",
+    )
     pipeline_kwargs: dict[str, Any] | str | None = _option(None, "More arguments of the pipeline's call (JSON).")
     sampler: str = _option("flow_grpo", "Family of the stochastic steps: 'flow_grpo', 'dance' or 'cps'.")
     noise_level: float = _option(0.7, "a (eta for 'dance'): how much noise a stochastic step adds.")
@@ -133,6 +138,8 @@ class EditGRPOConfig(TrainingArguments):
                 raise ConfigError(f"{name}={value!r}: one of {', '.join(allowed)}")
 
     def _check_sizes(self) -> None:
+        if self.resolution is not None and self.resolution < 16:
+            raise ConfigError(f"resolution={self.resolution}: at least 16 pixels")
         if self.generation_chunk is not None and self.generation_chunk < 1:
             raise ConfigError(f"generation_chunk={self.generation_chunk}: at least 1 edit per pipeline call")
         if self.num_generations < 2:
@@ -164,6 +171,7 @@ class EditGRPOConfig(TrainingArguments):
 class KontextGRPOConfig(EditGRPOConfig):
     """The published recipe for FLUX.1 Kontext at 512 px (Flow-GRPO's), with this project's paper's group and KL."""
 
+    resolution: int | None = 512
     num_generations: int = 24
     per_device_train_batch_size: int = 3
     gradient_accumulation_steps: int = 8
@@ -179,6 +187,7 @@ class KontextGRPOConfig(EditGRPOConfig):
 class QwenImageEditGRPOConfig(EditGRPOConfig):
     """The published recipe for Qwen-Image-Edit at 512 px: true CFG in training too, 3 SDE steps in the first half."""
 
+    resolution: int | None = 512
     num_generations: int = 16
     per_device_train_batch_size: int = 4
     gradient_accumulation_steps: int = 4

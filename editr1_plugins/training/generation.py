@@ -7,6 +7,7 @@ a resumed run makes the rollouts that an uninterrupted one makes, and an edit do
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from PIL.Image import Resampling
 from torch import Tensor
 
 from ..errors import ConfigError, DataError
@@ -27,19 +29,29 @@ from .rollout import Rollout, full_precision, record_group, rescored
 from .tape import EncoderTape
 from .tape_folder import TapeFolder
 
-__all__ = ["Chunk", "EditSampler", "Generation", "check_columns", "derived_seed", "source_image"]
+__all__ = ["Chunk", "EditSampler", "Generation", "check_columns", "derived_seed", "size_like", "source_image"]
 
 _Row = Mapping[str, Any]
 
 #: Columns that go to the pipeline as well, where its call has an argument of that name.
 _PICTURES = ("mask_image", "control_image", "image_reference")
 _TEXTS = ("negative_prompt",)
+#: Any of these in the configuration sets the size of all edits.
+_SIZES = {"height", "width", "max_area"}
 
 
 def derived_seed(*parts: int | str) -> int:
     """A seed in 0..2**32 - 1 that is a function of `parts` alone."""
     text = "/".join(map(str, parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4, person=b"editr1 seed").digest(), "little")
+
+
+def size_like(source: tuple[int, int], resolution: int, multiple: int) -> tuple[int, int]:
+    """(width, height) of about resolution x resolution pixels in the proportions of `source`, in multiples of it."""
+    aspect = source[0] / source[1]
+    sides = resolution * math.sqrt(aspect), resolution / math.sqrt(aspect)
+    width, height = (max(multiple, round(side / multiple) * multiple) for side in sides)
+    return width, height
 
 
 def check_columns(name: str, dataset: Any) -> None:
@@ -150,13 +162,32 @@ class EditSampler:
         pictures = {self.image_argument: row["image"]}
         pictures |= {name: row[name] for name in _PICTURES if name in self.accepted and row.get(name) is not None}
         texts = {name: row[name] for name in _TEXTS if name in self.accepted and row.get(name) is not None}
+        decoded = {name: _all_decoded(cell) for name, cell in pictures.items()}
         return {
+            **self._sized(decoded),
             **self.options,
-            **{name: _all_decoded(cell) for name, cell in pictures.items()},
             **texts,
             "prompt": row["prompt"],
             "num_inference_steps": steps,
         }
+
+    def _sized(self, pictures: dict[str, Any]) -> dict[str, Any]:
+        """The pictures, and the size of an edit in its source's proportions where the configuration asks for that."""
+        resolution, set_already = self.config.resolution, self.options.keys() & _SIZES
+        if resolution is None or set_already or not self.accepted.keys() >= {"height", "width"}:
+            return pictures
+        cell = pictures[self.image_argument]
+        first = _listed(cell)[0]
+        # Latents are packed 2 x 2 by most; pipelines would round down what does not fit.
+        width, height = size_like(first.size, resolution, 2 * getattr(self.pipe, "vae_scale_factor", 8))
+        sized: dict[str, Any] = {"width": width, "height": height}
+        if "max_area" in self.accepted:  # Kontext's, which otherwise blows any size up to it
+            sized["max_area"] = width * height
+        if "_auto_resize" in self.accepted:  # so that a source has no more tokens than its edit
+            sized["_auto_resize"] = False
+            small = [image.resize((width, height), Resampling.LANCZOS) for image in _listed(cell)]
+            pictures = {**pictures, self.image_argument: small if isinstance(cell, list) else small[0]}
+        return {**pictures, **sized}
 
     def window(self, number: int, group: int) -> range:
         """The stochastic steps of a group in the `number`-th rollout."""
@@ -258,6 +289,10 @@ def source_image(row: _Row) -> Any:
     """
     image = row["image"]
     return _decoded(image[0] if isinstance(image, (list, tuple)) else image)
+
+
+def _listed(cell: Any) -> list[Any]:
+    return cell if isinstance(cell, list) else [cell]
 
 
 def _all_decoded(cell: Any) -> Any:

@@ -34,7 +34,6 @@ EDITS = Path(__file__).parent.parent / "edits"
 REAL: dict[str, Any] = {
     "bf16": True,
     "activation_checkpointing": True,
-    "pipeline_kwargs": {"max_area": 512 * 512, "_auto_resize": False},
     # Prompts per update = 3 x accumulation x processes / 24: 6 on each GPU, hence the published 48 on eight.
     "gradient_accumulation_steps": 48,
     "max_steps": 300,

@@ -33,8 +33,6 @@ EDITS = Path(__file__).parent.parent / "edits"
 REAL: dict[str, Any] = {
     "bf16": True,
     "activation_checkpointing": True,
-    "height": 512,
-    "width": 512,
     # Prompts per update = 4 x accumulation x processes / 16: 4 on each GPU, hence the published 32 on eight.
     "gradient_accumulation_steps": 16,
     "max_steps": 300,

@@ -230,3 +230,25 @@ def test_a_modular_pipeline_and_one_that_makes_one_row_a_call_train_and_evaluate
     assert entry["grad_norm"] > 0
     assert not torch.equal(torch.cat([p.detach().flatten() for p in lora_parameters(pipe).values()]), before)
     assert trainer.evaluate()["eval_reward"] > 0
+
+
+@pytest.mark.parametrize(("size", "expected"), [((64, 64), (64, 64)), ((300, 100), (112, 36)), ((100, 400), (32, 128))])
+def test_an_edit_keeps_the_proportions_of_its_source(tmp_path, size, expected):
+    pipe, call = tiny_pipeline("kontext")
+    for name in ("height", "width", "max_area", "_auto_resize", "output_type"):
+        call.pop(name, None)
+    ours = EditSampler(pipe, config(tmp_path, call, resolution=64), stochastic=True, autocast=nullcontext)
+    row = {"image": picture(8, 1).resize(size), "prompt": "edit"}
+    made = ours.call(row, 3)
+    assert (made["width"], made["height"]) == expected
+    assert made["image"].size == expected  # and not Kontext's own preferred size of a megapixel
+    assert abs(made["width"] * made["height"] / 64**2 - 1) < 0.15
+    edits = ours.sample([row] * GROUP, 0, 0).edits
+    assert {edit.size for edit in edits} == {expected}
+    assert ours.evaluate(row, 0).size == expected
+
+
+def test_an_explicit_size_is_not_touched(tmp_path):
+    call = sampler(tmp_path, resolution=128, height=48, width=80).call(ROWS[0], 3)
+    assert (call["height"], call["width"]) == (48, 80)
+    assert call["image"].size == ROWS[0]["image"].size
