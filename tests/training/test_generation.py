@@ -249,6 +249,6 @@ def test_an_edit_keeps_the_proportions_of_its_source(tmp_path, size, expected):
 
 
 def test_an_explicit_size_is_not_touched(tmp_path):
-    call = sampler(tmp_path, resolution=128, height=48, width=80).call(ROWS[0], 3)
-    assert (call["height"], call["width"]) == (48, 80)
+    call = sampler(tmp_path, resolution=128).call(ROWS[0], 3)
+    assert (call["height"], call["width"]) == (32, 32)  # of its pipeline_kwargs
     assert call["image"].size == ROWS[0]["image"].size
