@@ -53,7 +53,7 @@ def load_pipeline(weights: str = "start") -> FluxKontextPipeline:
     import torch
     from diffusers import FluxKontextPipeline
 
-    pipe = FluxKontextPipeline.from_pretrained(weights_path(weights), torch_dtype=torch.float32)
+    pipe = FluxKontextPipeline.from_pretrained(weights_path(weights), dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

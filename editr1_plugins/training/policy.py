@@ -196,7 +196,7 @@ class Policy:
                 raise DataError(
                     f"no folder {self.part!r} in {folder}: it is not a checkpoint of a full fine-tuning run"
                 )
-            stored = plain_class(self.network).from_pretrained(path, torch_dtype=self.network.dtype)
+            stored = plain_class(self.network).from_pretrained(path, dtype=self.network.dtype)
             load_full(self.network, stored.state_dict())
         self.start_average()
 

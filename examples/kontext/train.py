@@ -80,7 +80,6 @@ def main() -> None:
     settings = REAL if real else TINY
     if not real:
         torch.set_num_threads(1)  # tiny networks are slower on several
-    torch.manual_seed(0)  # of the LoRA: the same in every process
 
     trainer = KontextGRPOTrainer(
         DiffusionPipeline.from_pretrained(

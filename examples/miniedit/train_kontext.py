@@ -230,7 +230,7 @@ def copies(pipe: FluxKontextPipeline) -> dict[str, nn.Module]:
 
 
 def load(folder: Path) -> FluxKontextPipeline:
-    pipe = FluxKontextPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipe = FluxKontextPipeline.from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -77,7 +77,6 @@ def main() -> None:
     else:
         torch.set_num_threads(1)  # tiny networks are slower on several
         pipe, _ = tiny_pipeline("qwen_edit_plus", lora_rank=0)
-    torch.manual_seed(0)  # of the LoRA: the same in every process
 
     trainer = QwenImageEditGRPOTrainer(
         pipe,
