@@ -328,6 +328,7 @@ def trained(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "pytorch_lora_weights.safetensors")
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_by_another_process_and_leaves_a_lora(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

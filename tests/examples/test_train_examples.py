@@ -42,6 +42,7 @@ def few_edits(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_kontext_trains_and_goes_on_where_it_was(tmp_path: Path, few_edits: Path) -> None:
     script = [str(SCRIPTS["kontext"]), "--output", str(tmp_path), "--data", str(few_edits), "--max-steps"]
     first = run(*script, "1")
@@ -53,6 +54,7 @@ def test_kontext_trains_and_goes_on_where_it_was(tmp_path: Path, few_edits: Path
     assert second.stdout.count("'grad_norm'") == 1
 
 
+@pytest.mark.slow
 def test_qwen_trains_with_a_reward_of_its_own(tmp_path: Path) -> None:
     done = run(str(SCRIPTS["qwen"]), "--output", str(tmp_path), "--max-steps", "1")
     assert "'rewards/darkness/mean'" in done.stdout

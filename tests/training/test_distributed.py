@@ -294,6 +294,7 @@ def test_two_processes_make_the_update_of_one(replicated: Path, tmp_path: Path, 
     compare(replicated, name, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SHARDED if name not in SLOW])
 def test_sharded_weights_make_the_update_of_one_process(split: Path, tmp_path: Path, name: str) -> None:
     compare(split, name, tmp_path)
