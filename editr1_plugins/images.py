@@ -11,16 +11,25 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
 from PIL import Image, UnidentifiedImageError
 
-from .errors import ImageError
+from .errors import DataError, ImageError
 
-__all__ = ["MAX_ASPECT", "MAX_BYTES", "MAX_PIXELS", "check_image", "content_hash", "encode_png", "read_image"]
+__all__ = [
+    "MAX_ASPECT",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "check_image",
+    "content_hash",
+    "encode_png",
+    "read_image",
+    "read_image_cell",
+]
 
 #: Default limits of `read_image`: pixels (8192 x 8192), long side / short side, and bytes of the encoded image.
 MAX_PIXELS: Final = 8192 * 8192
@@ -72,6 +81,31 @@ def read_image(
     data, where = _bytes_of(source, max_bytes)
     with _opened(data, where) as image:
         return _plain(image, where, max_pixels, max_aspect)
+
+
+def read_image_cell(cell: Any, column: str, where: str = "") -> Image.Image:
+    """Decode an image cell of a dataset: a PIL image, encoded bytes, or a mapping with `bytes`.
+
+    A path or URL in a cell is data and is never opened.
+
+    Args:
+        cell: what the row holds.
+        column: its name, for messages.
+        where: what messages begin with, such as "row 3: ".
+
+    Raises:
+        DataError: the cell holds a path, or no image.
+        ImageError: as `read_image`.
+    """
+    data = cell.get("bytes") if isinstance(cell, Mapping) else cell
+    if isinstance(data, (Image.Image, bytes)):
+        return read_image(data)
+    if isinstance(data, (str, os.PathLike)) or (isinstance(cell, Mapping) and cell.get("path")):
+        raise DataError(
+            f"{where}{column!r} holds a path or URL, and those found in data are never opened; let datasets read "
+            f"the files: dataset.cast_column({column!r}, datasets.Image())"
+        )
+    raise DataError(f"{where}{column!r} holds a {type(cell).__name__}, not an image (PIL, bytes or {{'bytes': ...}})")
 
 
 def check_image(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,6 @@ __all__ = ["RECIPES", "GRPOArguments", "ModelArguments", "ScriptArguments", "par
 RECIPES: Final = {"kontext": "FluxKontext", "qwen-image-edit": "QwenImageEdit", "generic": ""}
 
 _GENERIC_TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0")  # attention, as diffusers' networks call it
-_RANK: Final = 64  # of the published LoRAs
 
 
 def _help(text: str) -> dict[str, str]:
@@ -96,7 +94,7 @@ class ModelArguments:
         metadata=_help(f"{', '.join(RECIPES)}: defaults and LoRA modules; None: what fits the pipeline's class."),
     )
     use_peft: bool = field(default=True, metadata=_help("Train a LoRA; false trains the whole transformer."))
-    lora_r: int | None = field(default=None, metadata=_help(f"Rank; None: {_RANK}."))
+    lora_r: int | None = field(default=None, metadata=_help("Rank; None: that of the published LoRAs, 64."))
     lora_alpha: int | None = field(default=None, metadata=_help("Scale; None: twice the rank."))
     lora_target_modules: list[str] | None = field(
         default=None, metadata=_help("Modules with a LoRA; None: the recipe's.")
@@ -118,18 +116,12 @@ class GRPOArguments:
 
     def lora(self) -> Any:
         """The `LoraConfig` to train with, or None for full fine-tuning."""
-        from peft import LoraConfig
+        from ..training.edit_grpo import recipe_lora
 
         if not self.model.use_peft:
             return None
-        rank = _RANK if self.model.lora_r is None else self.model.lora_r
         targets: Sequence[str] = getattr(self.trainer_class, "lora_targets", _GENERIC_TARGETS)
-        return LoraConfig(
-            r=rank,
-            lora_alpha=2 * rank if self.model.lora_alpha is None else self.model.lora_alpha,
-            init_lora_weights="gaussian",
-            target_modules=self.model.lora_target_modules or list(targets),
-        )
+        return recipe_lora(self.model.lora_target_modules or targets, self.model.lora_r, self.model.lora_alpha)
 
 
 def parse_arguments(argv: Sequence[str]) -> GRPOArguments:
@@ -205,13 +197,10 @@ def _yaml(path: Path) -> dict[str, Any]:
 def _recipe_of(model: str, revision: str | None) -> str:
     from diffusers import DiffusionPipeline
 
-    if (Path(model) / "model_index.json").is_file():
-        name = json.loads((Path(model) / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
-    else:
-        try:
-            name = DiffusionPipeline.load_config(model, revision=revision).get("_class_name")
-        except Exception as error:  # the hub raises many kinds
-            raise ConfigError(f"{model!r} is no diffusers pipeline that can be read: {error}") from error
+    try:
+        name = DiffusionPipeline.load_config(model, revision=revision).get("_class_name")
+    except Exception as error:  # the hub raises many kinds
+        raise ConfigError(f"{model!r} is no diffusers pipeline that can be read: {error}") from error
     return next(recipe for recipe, beginning in RECIPES.items() if str(name).startswith(beginning))
 
 

@@ -15,14 +15,13 @@ found in data is never opened.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from PIL.Image import Image
 
 from editr1_plugins.errors import ConfigError, DataError, ImageError
-from editr1_plugins.images import read_image
+from editr1_plugins.images import read_image_cell
 from editr1_plugins.types import Edit
 
 __all__ = ["DEFAULT_PLACES", "EditColumns", "Role"]
@@ -224,7 +223,7 @@ def _one_image(role: Role, row: int, held: Mapping[str, Any]) -> Image | str:
     if not held:
         return f"no {_WHAT[role]} in this row"
     try:
-        images = {place: _decode(row, place, cell) for place, cell in held.items()}
+        images = {place: read_image_cell(cell, place, f"row {row}: ") for place, cell in held.items()}
     except ImageError as error:
         return f"{_WHAT[role]}: {error}"
     places = list(images)
@@ -235,20 +234,6 @@ def _one_image(role: Role, row: int, held: Mapping[str, Any]) -> Image | str:
                 f"say which to use, for example columns={{{role!r}: {places[0]!r}}}"
             )
     return images[places[0]]
-
-
-def _decode(row: int, place: str, cell: Any) -> Image:
-    data = cell.get("bytes") if isinstance(cell, Mapping) else cell
-    if isinstance(data, (Image, bytes)):
-        return read_image(data)
-    if isinstance(data, (str, os.PathLike)) or (isinstance(cell, Mapping) and cell.get("path")):
-        raise DataError(
-            f"row {row}: {place!r} holds a path or URL, and those found in data are never opened; let datasets read "
-            f"the files: dataset.cast_column({place!r}, datasets.Image())"
-        )
-    raise DataError(
-        f"row {row}: {place!r} holds a {type(cell).__name__}, not an image (PIL, bytes or {{'bytes': ...}})"
-    )
 
 
 def _same(one: Image, other: Image) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from editr1_plugins.errors import DataError, ImageError
 
-__all__ = ["MAX_LINE", "EditRow", "file_below", "read_edit_rows"]
+__all__ = ["MAX_LINE", "EditRow", "file_below", "numbered_lines", "read_edit_rows"]
 
 #: Longest line, in bytes.
 MAX_LINE: Final = 1 << 20
@@ -53,14 +53,23 @@ def read_edit_rows(path: str | os.PathLike[str]) -> Iterator[EditRow]:
     Raises:
         DataError: the file cannot be read.
     """
+    for number, line in numbered_lines(path):
+        yield _row(number, line)
+
+
+def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes | None]]:
+    """The lines of a file that are not blank, with their numbers from 1; None for one longer than `MAX_LINE`.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     try:
-        lines = open(path, "rb")  # noqa: SIM115  closed below, after the generator
+        with open(path, "rb") as file:
+            for number, line in enumerate(_lines(file), start=1):
+                if line is None or line.strip():
+                    yield number, line
     except OSError as error:
         raise DataError(f"{os.fspath(path)} cannot be read: {error.strerror or error}") from None
-    with lines:
-        for number, line in enumerate(_lines(lines), start=1):
-            if line is None or line.strip():
-                yield _row(number, line)
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes | None]:

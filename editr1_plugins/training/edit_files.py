@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DataError
-from ..reward.edit_rows import MAX_LINE
+from ..reward.edit_rows import MAX_LINE, numbered_lines
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -85,27 +85,9 @@ def read_json_lines(paths: Sequence[Path], image_columns: Sequence[str], prompt_
     """
     rows = FileRows(images=set(image_columns))
     for path in paths:
-        for number, line in _lines(path):
+        for number, line in numbered_lines(path):
             _add_line(rows, line, path, f"{path.name}, line {number}", prompt_column)
     return rows
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
-    """Numbered lines that are not blank; None for one longer than `MAX_LINE`, whose rest is skipped."""
-    try:
-        with path.open("rb") as file:
-            number = 0
-            while line := file.readline(MAX_LINE + 1):
-                number += 1
-                whole = len(line) <= MAX_LINE or line.endswith(b"\n")
-                while not whole:
-                    rest = file.readline(MAX_LINE)
-                    whole = not rest or rest.endswith(b"\n")
-                    line = b""
-                if line.strip() or not line:
-                    yield number, line.removeprefix(b"\xef\xbb\xbf") if line else None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _add_line(rows: FileRows, line: bytes | None, path: Path, where: str, prompt_column: str) -> None:

@@ -28,7 +28,19 @@ __all__ = [
     "KontextGRPOTrainer",
     "QwenImageEditGRPOConfig",
     "QwenImageEditGRPOTrainer",
+    "recipe_lora",
 ]
+
+
+def recipe_lora(target_modules: Sequence[str], r: int | None = None, lora_alpha: int | None = None) -> LoraConfig:
+    """The LoRA of the published recipes: rank 64, a scale of twice the rank, gaussian start."""
+    rank = 64 if r is None else r
+    return LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank if lora_alpha is None else lora_alpha,
+        init_lora_weights="gaussian",
+        target_modules=list(target_modules),
+    )
 
 
 class KontextGRPOTrainer(EditGRPOTrainer):
@@ -56,9 +68,7 @@ class KontextGRPOTrainer(EditGRPOTrainer):
         if isinstance(peft_config, str):
             if peft_config != "recipe":
                 raise ConfigError(f"peft_config={peft_config!r}: a LoraConfig, None or 'recipe'")
-            peft_config = LoraConfig(
-                r=64, lora_alpha=128, init_lora_weights="gaussian", target_modules=list(self.lora_targets)
-            )
+            peft_config = recipe_lora(self.lora_targets)
         super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, peft_config, **more)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,7 +20,7 @@ from PIL.Image import Resampling
 from torch import Tensor
 
 from ..errors import ConfigError, DataError
-from ..images import read_image
+from ..images import read_image_cell
 from .edit_config import EditGRPOConfig
 from .offload import EncoderOffload
 from .pipelines import accepted_arguments, image_argument, images_of
@@ -162,7 +161,7 @@ class EditSampler:
         pictures = {self.image_argument: row["image"]}
         pictures |= {name: row[name] for name in _PICTURES if name in self.accepted and row.get(name) is not None}
         texts = {name: row[name] for name in _TEXTS if name in self.accepted and row.get(name) is not None}
-        decoded = {name: _all_decoded(cell) for name, cell in pictures.items()}
+        decoded = {name: _all_decoded(cell, name) for name, cell in pictures.items()}
         return {
             **self._sized(decoded),
             **self.options,
@@ -238,9 +237,10 @@ class EditSampler:
         while cuts[-1] < rows.stop:
             cuts.append(min(rows.stop, cuts[-1] + most, (cuts[-1] // batch + 1) * batch))
         parts = [slice(*pair) for pair in pairwise(cuts)]
+        call = self.call(row, self.config.num_inference_steps)
         if self.config.generation_chunk is None:
-            return [Chunk(rows=part, rollout=self._rollout(row, part, number, offset)) for part in parts]
-        whole = self._rollout(row, rows, number, offset, chunk=self.config.generation_chunk)
+            return [Chunk(rows=part, rollout=self._rollout(call, part, number, offset)) for part in parts]
+        whole = self._rollout(call, rows, number, offset, chunk=self.config.generation_chunk)
         rollouts = [whole.rows(slice(part.start - rows.start, part.stop - rows.start)) for part in parts]
         with self.autocast():
             # Other batch sizes than while sampling: below full precision, the old log-probabilities would be off.
@@ -248,7 +248,9 @@ class EditSampler:
                 rollouts = [rescored(self.pipe, rollout) for rollout in rollouts]
         return [Chunk(rows=part, rollout=rollout) for part, rollout in zip(parts, rollouts, strict=True)]
 
-    def _rollout(self, row: _Row, rows: slice, number: int, offset: int, chunk: int | None = None) -> Rollout:
+    def _rollout(
+        self, call: Mapping[str, Any], rows: slice, number: int, offset: int, chunk: int | None = None
+    ) -> Rollout:
         group = (offset + rows.start) // self.config.num_generations
         positions = range(offset + rows.start, offset + rows.stop)
         seeds = [derived_seed(self.config.seed, "row", number, position) for position in positions]
@@ -256,7 +258,7 @@ class EditSampler:
         with self.autocast():
             return record_group(
                 self.pipe,
-                self.call(row, self.config.num_inference_steps),
+                call,
                 seeds=seeds,
                 chunk=self.rows_per_call if chunk is None else min(chunk, self.rows_per_call or chunk),
                 start_seeds=[shared] * len(seeds) if self.config.shared_noise else None,
@@ -288,20 +290,14 @@ def source_image(row: _Row) -> Any:
         DataError: the cell holds a path, not an image.
     """
     image = row["image"]
-    return _decoded(image[0] if isinstance(image, (list, tuple)) else image)
+    return read_image_cell(image[0] if isinstance(image, (list, tuple)) else image, "image")
 
 
 def _listed(cell: Any) -> list[Any]:
     return cell if isinstance(cell, list) else [cell]
 
 
-def _all_decoded(cell: Any) -> Any:
-    return [_decoded(one) for one in cell] if isinstance(cell, (list, tuple)) else _decoded(cell)
-
-
-def _decoded(cell: Any) -> Any:
-    """An image cell of a dataset; a path or URL in one is data and is never opened."""
-    content = cell.get("bytes") if isinstance(cell, Mapping) else cell
-    if content is None or isinstance(content, (str, os.PathLike)):
-        raise DataError("column 'image' holds a path, not an image: cast it, dataset.cast_column('image', Image())")
-    return read_image(content)
+def _all_decoded(cell: Any, column: str) -> Any:
+    if isinstance(cell, (list, tuple)):
+        return [read_image_cell(one, column) for one in cell]
+    return read_image_cell(cell, column)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DataError
-from ..images import read_image
+from ..images import read_image_cell
 from ..principles.chain import decompose_contained
 from ..types import Decomposer, Edit, NoPrinciples, Principle
 from ..verifiers.prompting import Mode, judge_request
@@ -60,7 +60,7 @@ def with_principles(pairs: Dataset, decomposer: Decomposer) -> Dataset:
     for first in range(0, len(missing), _BATCH):
         indices = missing[first : first + _BATCH]
         rows = [pairs[index] for index in indices]
-        requests = [(read_image(_content(row["source"], "source")), str(row["instruction"])) for row in rows]
+        requests = [(read_image_cell(row["source"], "source"), str(row["instruction"])) for row in rows]
         for index, principles in zip(indices, decompose_contained(decomposer, requests), strict=True):
             if not principles:
                 problems[index] = principles.failure if isinstance(principles, NoPrinciples) else "no principles"
@@ -102,7 +102,7 @@ def _transformed(batch: dict[str, list[Any]], mode: Mode) -> dict[str, list[Any]
         where = f"pair {row['pair']}"
         try:
             principles = [Principle(question=each["question"], category=each["category"]) for each in row["principles"]]
-            images = [read_image(_content(row[name], name)) for name in ("source", "edited")]
+            images = [read_image_cell(row[name], name) for name in ("source", "edited")]
             edit = Edit(source=images[0], edited=images[1], instruction=row["instruction"])
             prompt, placed = judge_messages(edit, principles, mode)
         except (DataError, ValueError, TypeError, KeyError) as error:
@@ -113,14 +113,6 @@ def _transformed(batch: dict[str, list[Any]], mode: Mode) -> dict[str, list[Any]
         made["side"].append(row["side"])
         made["questions"].append([each.question for each in principles])
     return made
-
-
-def _content(cell: Any, column: str) -> Any:
-    """An image cell; a path or URL in one is data and is never opened."""
-    content = cell.get("bytes") if isinstance(cell, dict) else cell
-    if content is None or isinstance(content, str):
-        raise DataError(f"column {column!r} holds no image: cast it, dataset.cast_column({column!r}, Image())")
-    return content
 
 
 def _check_columns(pairs: Any, *more: str) -> None:

@@ -81,7 +81,18 @@ class Transition:
         return Visit(self.timestep, self.x)
 
 
-class RolloutScheduler(FlowMatchEulerDiscreteScheduler):
+class _ExchangedScheduler(FlowMatchEulerDiscreteScheduler):
+    """What stands in the pipeline's place of its scheduler while a call runs."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise ReplayError(_COPIED)
+
+    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+        """The sample as it is; some pipelines ask every scheduler but the Euler class itself."""
+        return sample
+
+
+class RolloutScheduler(_ExchangedScheduler):
     """Euler outside `window`, a stochastic sampler inside; keeps the stochastic steps in `transitions`.
 
     Steps are counted as they are made, from 0 (an image-to-image pipeline enters its schedule late). `first` holds the
@@ -123,13 +134,6 @@ class RolloutScheduler(FlowMatchEulerDiscreteScheduler):
     transitions: list[Transition]
     first: Tensor | None
     final: Tensor | None
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        raise ReplayError(_COPIED)
-
-    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
-        """The sample as it is; some pipelines ask every scheduler but the Euler class itself."""
-        return sample
 
     def set_timesteps(  # spelled out, since pipelines inspect this signature for `sigmas` and `timesteps`
         self,
@@ -217,7 +221,7 @@ class RolloutScheduler(FlowMatchEulerDiscreteScheduler):
         return replace(mirrored, on_v=-mirrored.on_v)
 
 
-class VisitScheduler(FlowMatchEulerDiscreteScheduler):
+class VisitScheduler(_ExchangedScheduler):
     """Teacher forcing: the pipeline decides nothing, it only evaluates the velocity where it is told to."""
 
     @classmethod
@@ -250,13 +254,6 @@ class VisitScheduler(FlowMatchEulerDiscreteScheduler):
     done: int
     grad: bool
     reshaped: bool
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        raise ReplayError(_COPIED)
-
-    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
-        """The sample as it is, as in the rollout."""
-        return sample
 
     def set_timesteps(  # spelled out, since pipelines inspect this signature for `sigmas` and `timesteps`
         self,
