@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ConfigError
+from .trl_arguments import parse_dataclasses, preview, print_dataclasses, separated
 
 if TYPE_CHECKING:
     from ..training.edit_grpo import EditGRPOConfig, EditGRPOTrainer
@@ -19,6 +17,8 @@ __all__ = ["RECIPES", "GRPOArguments", "ModelArguments", "ScriptArguments", "par
 #: Recipes by the beginning of the pipeline class's name; "generic" fits every other pipeline.
 RECIPES: Final = {"kontext": "FluxKontext", "qwen-image-edit": "QwenImageEdit", "generic": ""}
 
+#: What is read first, since it decides which options there are.
+_DECIDING: Final = ("model_name_or_path", "model_revision", "recipe")
 _GENERIC_TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0")  # attention, as diffusers' networks call it
 
 
@@ -133,65 +133,21 @@ def parse_arguments(argv: Sequence[str]) -> GRPOArguments:
     Raises:
         ConfigError: a flag or key that does not exist, a wrong value, no model, an unknown recipe.
     """
-    tokens = _separated(argv)
-    named, keys = _preview(tokens)
+    named, _ = preview(separated(argv), _DECIDING)
     if not named.model_name_or_path:
         raise ConfigError("no model: give model_name_or_path, the id or folder of a diffusers pipeline")
     recipe = named.recipe or _recipe_of(named.model_name_or_path, named.model_revision)
     if recipe not in RECIPES:
         raise ConfigError(f"recipe={recipe!r}: one of {', '.join(RECIPES)}")
-    parser = _parser(recipe)
-    unknown = [key for key in keys if key != "env" and key not in parser.names]
-    try:
-        *found, _, flags = parser.parse_args_and_config(
-            tokens, return_remaining_strings=True, separate_remaining_strings=True
-        )
-    except (ValueError, TypeError) as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
-    unknown += [flag.lstrip("-").partition("=")[0] for flag in flags if flag.startswith("-")] or flags
-    if unknown:
-        raise ConfigError("; ".join(f"no option {name!r}{_nearest(name, parser.names)}" for name in unknown))
-    script, model, config = found
+    script, model, config = parse_dataclasses(_types(recipe), argv, "grpo")
     return GRPOArguments(script=script, model=model, config=config, recipe=recipe)
 
 
 def print_options(argv: Sequence[str]) -> None:
     """Print every option with its default, for the recipe or model named in `argv`, else for any pipeline."""
-    named, _ = _preview(_separated(argv))
+    named, _ = preview(separated(argv), _DECIDING)
     recipe = named.recipe or (named.model_name_or_path and _recipe_of(named.model_name_or_path, named.model_revision))
-    _parser(recipe or "generic").print_help()
-
-
-def _separated(argv: Sequence[str]) -> list[str]:
-    """`TrlParser` knows `--config FILE` only, not `--config=FILE`."""
-    return [part for token in argv for part in (token.split("=", 1) if token.startswith("--config=") else [token])]
-
-
-def _preview(tokens: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The few settings that decide how the others are parsed, and the keys of the YAML file."""
-    parser = _ErrorParser(add_help=False, allow_abbrev=False)
-    for name in ("config", "model_name_or_path", "model_revision", "recipe"):
-        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}")
-    named, _ = parser.parse_known_args(tokens)
-    values = {} if named.config is None else _yaml(Path(named.config))
-    for name in ("model_name_or_path", "model_revision", "recipe"):
-        if getattr(named, name) is None:
-            setattr(named, name, values.get(name))
-    return named, [str(key) for key in values]
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    import yaml  # type: ignore[import-untyped, unused-ignore]
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold keys and values, got {type(values).__name__}")
-    return values
+    print_dataclasses(_types(recipe or "generic"), "grpo")
 
 
 def _recipe_of(model: str, revision: str | None) -> str:
@@ -212,50 +168,5 @@ def _trainer_class(recipe: str) -> type[EditGRPOTrainer]:
     return edit_grpo.QwenImageEditGRPOTrainer if recipe == "qwen-image-edit" else edit_grpo.EditGRPOTrainer
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
-    return f", did you mean {near[0]!r}?" if near else " (editr1 grpo --options lists them)"
-
-
-class _ErrorParser(argparse.ArgumentParser):
-    """Raises instead of printing a usage of two hundred options."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
-
-
-def _parser(recipe: str) -> Any:
-    from trl import TrlParser
-
-    types = (ScriptArguments, ModelArguments, _trainer_class(recipe).config_class)
-    texts = {
-        each.name: each.metadata["help"]
-        for kind in reversed(types[-1].__mro__)
-        for each in getattr(kind, "__dataclass_fields__", {}).values()
-        if "help" in each.metadata
-    }
-
-    class Parser(TrlParser):
-        """`TrlParser` with one-line errors; a single value in YAML will do for an option that takes several."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            for action in self._actions:  # a recipe's new default of an option comes without the option's text
-                action.help = action.help or texts.get(action.dest)
-
-        @property
-        def names(self) -> list[str]:
-            return [action.dest for action in self._actions]
-
-        def error(self, message: str) -> NoReturn:
-            raise ConfigError(message)
-
-        def set_defaults_with_config(self, **values: Any) -> list[str]:
-            for action in self._actions:
-                value = values.get(action.dest)
-                if action.nargs == "+" and value is not None and not isinstance(value, list):
-                    values[action.dest] = [value]
-            remaining: list[str] = super().set_defaults_with_config(**values)
-            return remaining
-
-    return Parser(types, prog="editr1 grpo", allow_abbrev=False, add_help=False)
+def _types(recipe: str) -> tuple[type, ...]:
+    return ScriptArguments, ModelArguments, _trainer_class(recipe).config_class
