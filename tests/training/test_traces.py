@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - full-width characters are meant
 """What is written for training is what the parser reads, and reasoning is found in raw replies."""
 
 import pytest
