@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["load_image_rows", "then"]
 
 _SHOWN: Final = 20
-Rows = dict[str, list[Any]]
+_Rows = dict[str, list[Any]]
 
 
 def load_image_rows(name: str | os.PathLike[str], *, images: Sequence[str], split: str = "train") -> Dataset:
@@ -51,7 +51,7 @@ def load_image_rows(name: str | os.PathLike[str], *, images: Sequence[str], spli
     return _dataset(_rows(path, images, split), images, folder=_folder_of(path), prefix="")
 
 
-def then(dataset: Dataset, function: Callable[[Rows], Rows]) -> Dataset:
+def then(dataset: Dataset, function: Callable[[_Rows], _Rows]) -> Dataset:
     """`dataset` with `function` applied to rows when they are taken, after what is applied to them already."""
     before = dataset.format["format_kwargs"].get("transform") if dataset.format["type"] == "custom" else None
     return dataset.with_transform(function if before is None else _Chain(before, function))
@@ -59,10 +59,10 @@ def then(dataset: Dataset, function: Callable[[Rows], Rows]) -> Dataset:
 
 @dataclass(frozen=True)
 class _Chain:
-    first: Callable[[Rows], Rows]
-    second: Callable[[Rows], Rows]
+    first: Callable[[_Rows], _Rows]
+    second: Callable[[_Rows], _Rows]
 
-    def __call__(self, batch: Rows) -> Rows:
+    def __call__(self, batch: _Rows) -> _Rows:
         return self.second(self.first(batch))
 
 
@@ -98,7 +98,7 @@ class _Decoder:
     folder: str | None
     prefix: str
 
-    def __call__(self, batch: Rows) -> Rows:
+    def __call__(self, batch: _Rows) -> _Rows:
         made = dict(batch)
         for column in set(self.images) & batch.keys():
             numbers = batch.get("row") or [None] * len(batch[column])
