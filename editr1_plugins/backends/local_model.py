@@ -9,6 +9,7 @@ import inspect
 import threading
 import warnings
 import weakref
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-__all__ = ["LocalModel", "Recipe", "live_model"]
+__all__ = ["LocalModel", "Recipe", "forbidden_tokens", "live_model"]
 
 #: What a processor gives per token; the rest is about images.
 _PER_TOKEN: Final = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
@@ -101,13 +102,8 @@ class LocalModel:
 
         A reply may be shown to a model again, where an image placeholder would count as an image.
         """
-        tokenizer, config = self.tokenizer, self.model.config
-        ids = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-        ids |= {*tokenizer.all_special_ids, self.pad}
-        ids |= {value for name in _PLACEHOLDERS if isinstance(value := getattr(config, name, None), int)}
-        size = config.get_text_config().vocab_size
-        ids = {number for number in ids if 0 <= number < size} | set(range(len(tokenizer), size))
-        return torch.tensor(sorted(ids - self.ends), dtype=torch.long, device=self.model.device)
+        ids = forbidden_tokens(self.tokenizer, self.model.config, self.ends)
+        return torch.tensor(ids, dtype=torch.long, device=self.model.device)
 
     def encode(self, request: ChatRequest) -> EncodedPrompt:
         """A request as the model reads it, on the CPU; no control token comes from the request's text.
@@ -148,6 +144,16 @@ class LocalModel:
             if batch[name].is_floating_point():
                 batch[name] = batch[name].to(self.model.dtype)
         return batch
+
+
+def forbidden_tokens(tokenizer: Any, config: Any, ends: Collection[int]) -> list[int]:
+    """Ids that no reply may hold, ascending: control tokens except `ends`, and ids that stand for no token."""
+    ids = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ids |= {*tokenizer.all_special_ids}
+    ids |= {value for name in _PLACEHOLDERS if isinstance(value := getattr(config, name, None), int)}
+    size = config.get_text_config().vocab_size
+    ids = {number for number in ids if 0 <= number < size} | set(range(len(tokenizer), size))
+    return sorted(ids - set(ends))
 
 
 def _load(recipe: Recipe) -> Any:

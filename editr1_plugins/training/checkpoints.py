@@ -15,14 +15,14 @@ from typing import Any, Final
 import torch
 from accelerate.utils import save_fsdp_optimizer
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import sort_checkpoints
 
 from ..errors import DataError
 from .parallel import sharded
 from .policy import Policy
 
-__all__ = ["CheckpointFolder", "ResumableTrainer", "WholeCheckpoints"]
+__all__ = ["BetweenRollouts", "CheckpointFolder", "ResumableTrainer", "WholeCheckpoints"]
 
 _INCOMPLETE: Final = ".incomplete"
 _REPLACED: Final = "replaced"
@@ -144,10 +144,42 @@ class WholeCheckpoints(Trainer):
             folder.clean()
         self.accelerator.wait_for_everyone()
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:  # resumed at its end; transformers would train on
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """`Trainer.train`; what an interrupted run left half-written is removed first."""
         self._cleaned(CheckpointFolder(self.args.output_dir))
         return super().train(*args, **kwargs)
+
+
+class BetweenRollouts(TrainerCallback):
+    """Sets each epoch's order, and lets checkpoints wait until a rollout has been used up.
+
+    A rollout is not stored, so a checkpoint in the midst of its passes could not be resumed exactly. Where the best
+    checkpoint is to be kept, evaluations wait as well.
+
+    Args:
+        trainer: with `within_rollout`, and as `train_sampler` the `GroupSampler` of its training rows.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer, self.save_is_due, self.evaluation_is_due = trainer, False, False
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # A resumed epoch begins at a fraction; a finished one at a whole number, up to rounding.
+        self.trainer.train_sampler.set_epoch(int(state.epoch + 1e-6))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        may_wait = self.trainer.within_rollout and not control.should_training_stop
+        due = control.should_save or self.save_is_due
+        control.should_save, self.save_is_due = due and not may_wait, due and may_wait
+        if args.metric_for_best_model is not None:  # the weights that are found best must be ones that are saved
+            due = control.should_evaluate or self.evaluation_is_due
+            control.should_evaluate, self.evaluation_is_due = due and not may_wait, due and may_wait
 
 
 class ResumableTrainer(WholeCheckpoints):
@@ -226,12 +258,6 @@ class ResumableTrainer(WholeCheckpoints):
                 return "No checkpoint could be written here; resume_from_checkpoint=True goes on from the last one."
             self._save_checkpoint(self.model, None)
         return f"The run is kept in {path}: train(resume_from_checkpoint=True) goes on from there exactly."
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        if self.state.global_step >= self.state.max_steps:  # resumed at its end; transformers would train on
-            self.control.should_training_stop = True
-            return
-        super()._run_epoch(*args, **kwargs)
 
     def _load_best_model(self) -> None:
         self.policy.load(self.state.best_model_checkpoint)
