@@ -8,19 +8,27 @@ that the judge is asked with later. Images are read when a row is taken.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DataError
 from ..images import read_image_cell
 from ..principles.chain import decompose_contained
-from ..types import Decomposer, Edit, NoPrinciples, Principle
+from ..types import Decomposer, Edit, Principle
 from ..verifiers.prompting import Mode, judge_request
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["SIDES", "judge_messages", "pair_rows", "with_principles"]
+__all__ = [
+    "SIDES",
+    "add_principles",
+    "judge_messages",
+    "missing_principles",
+    "pair_rows",
+    "synthetic_count",
+    "with_principles",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -48,31 +56,59 @@ def judge_messages(
 def with_principles(pairs: Dataset, decomposer: Decomposer) -> Dataset:
     """The pairs with a column `principles`, made by `decomposer` where it is missing or empty.
 
-    Pairs without principles are left out, counted and logged with the first reasons.
+    Raises:
+        DataError: a column is missing, or no pair is left (see `add_principles`).
+    """
+    return add_principles(pairs, missing_principles(pairs, decomposer))
+
+
+def missing_principles(pairs: Dataset, decomposer: Decomposer) -> dict[int, tuple[Principle, ...]]:
+    """By number of the pair, what `decomposer` makes for those without principles; `NoPrinciples` where it cannot.
 
     Raises:
-        DataError: a column is missing, or no pair is left.
+        DataError: a column is missing, or a source cannot be read.
     """
     _check_columns(pairs)
-    found: list[Any] = list(pairs["principles"]) if "principles" in pairs.column_names else [None] * len(pairs)
-    missing = [index for index, principles in enumerate(found) if not principles]
-    problems: dict[int, str] = {}
+    given: list[Any] = list(pairs["principles"]) if "principles" in pairs.column_names else [None] * len(pairs)
+    missing = [index for index, principles in enumerate(given) if not principles]
+    made: dict[int, tuple[Principle, ...]] = {}
     for first in range(0, len(missing), _BATCH):
         indices = missing[first : first + _BATCH]
-        rows = [pairs[index] for index in indices]
-        requests = [(read_image_cell(row["source"], "source"), str(row["instruction"])) for row in rows]
-        for index, principles in zip(indices, decompose_contained(decomposer, requests), strict=True):
-            if not principles:
-                problems[index] = principles.failure if isinstance(principles, NoPrinciples) else "no principles"
-            found[index] = [{"question": each.question, "category": each.category} for each in principles]
+        rows = pairs.select_columns(["source", "instruction"]).select(indices)
+        requests = [
+            (read_image_cell(row["source"], "source", f"pair {index}: "), str(row["instruction"]))
+            for index, row in zip(indices, rows, strict=True)
+        ]
+        made |= zip(indices, decompose_contained(decomposer, requests), strict=True)
+    return made
+
+
+def add_principles(pairs: Dataset, made: Mapping[int, tuple[Principle, ...]]) -> Dataset:
+    """The pairs with what `missing_principles` made; those it made none for are left out, counted and logged.
+
+    Raises:
+        DataError: no pair is left.
+    """
+    problems = {index: each for index, each in made.items() if not each}
+    reasons = {index: getattr(each, "failure", "no principles") for index, each in problems.items()}
     if problems:
-        told = "; ".join(f"pair {index}: {reason}" for index, reason in list(problems.items())[:_SHOWN])
+        told = "; ".join(f"pair {index}: {reason}" for index, reason in list(reasons.items())[:_SHOWN])
         _log.warning("%d of %d pairs have no principles and are left out: %s", len(problems), len(pairs), told)
     kept = [index for index in range(len(pairs)) if index not in problems]
     if not kept:
-        raise DataError(f"no pair has principles; pair 0: {problems.get(0, 'there are no pairs')}")
+        raise DataError(f"no pair has principles; pair 0: {reasons.get(0, 'there are no pairs')}")
+    if not made:
+        return pairs
+    found: list[Any] = list(pairs["principles"]) if "principles" in pairs.column_names else [None] * len(pairs)
+    for index, principles in made.items():
+        found[index] = [{"question": each.question, "category": each.category} for each in principles]
     bare = pairs.remove_columns("principles") if "principles" in pairs.column_names else pairs
     return bare.select(kept).add_column("principles", [found[index] for index in kept])
+
+
+def synthetic_count(pairs: Dataset) -> int:
+    """How many pairs a judge chose, not a human: those whose column `synthetic` is true."""
+    return sum(map(bool, pairs["synthetic"])) if "synthetic" in pairs.column_names else 0
 
 
 def pair_rows(pairs: Dataset, mode: Mode = "think+verify") -> Dataset:
