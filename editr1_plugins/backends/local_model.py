@@ -65,12 +65,17 @@ def live_model(recipe: Recipe) -> LocalModel:
     with _LOADING:
         model = _LIVE.get(recipe)
         if model is None:
-            model = _LIVE[recipe] = LocalModel(recipe)
+            model = _LIVE[recipe] = _loaded(recipe)
         return model
 
 
 class LocalModel:
     """Model, processor, and the ids that matter. Use it under `lock`: models and tokenizers keep state in calls.
+
+    Args:
+        model: loaded, without a PEFT wrapper around it. It is not changed.
+        processor: reads its text and images.
+        name: for messages.
 
     Attributes:
         ends: ids that end a reply.
@@ -78,23 +83,25 @@ class LocalModel:
         shares_prefixes: whether `shared_prefix` knows its family.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, model: Any, processor: Any, name: str) -> None:
         self.lock = threading.Lock()
-        self.model = _load(recipe)
-        self.processor = load_processor(recipe.model.path, self.model.config.model_type)
-        self.tokenizer = self.processor.tokenizer
+        self.model, self.processor, self.tokenizer = model, processor, processor.tokenizer
         self.ends = _ends(self.model, self.tokenizer)
         pad = self.tokenizer.pad_token_id
         self.pad: int = pad if pad is not None else min(self.ends, default=0)
-        # What a model's own file says on sampling must not mix with what is asked for here.
-        self.model.generation_config = GenerationConfig(eos_token_id=sorted(self.ends) or None, pad_token_id=self.pad)
         text = self.model.config.get_text_config()
         self.max_length: int | None = getattr(text, "max_position_embeddings", None)
         self.shares_prefixes = self.model.config.model_type in SHARING and "sliding_attention" not in (
             getattr(text, "layer_types", None) or ()
         )
-        self._accepted = frozenset(inspect.signature(self.model.forward).parameters)
-        self._takes_system = _check_template(self.processor, recipe)
+        # Of the class: trainers wrap the method of the object.
+        self._accepted = frozenset(inspect.signature(type(self.model).forward).parameters)
+        self._takes_system = _check_template(self.processor, name)
+
+    @property
+    def own_generation_config(self) -> GenerationConfig:
+        """What a model's own file says on sampling must not mix with what is asked for here."""
+        return GenerationConfig(eos_token_id=sorted(self.ends) or None, pad_token_id=self.pad)
 
     @cached_property
     def forbidden(self) -> Tensor:
@@ -156,6 +163,13 @@ def forbidden_tokens(tokenizer: Any, config: Any, ends: Collection[int]) -> list
     return sorted(ids - set(ends))
 
 
+def _loaded(recipe: Recipe) -> LocalModel:
+    model = _load(recipe)
+    live = LocalModel(model, load_processor(recipe.model.path, model.config.model_type), recipe.model.name)
+    model.generation_config = live.own_generation_config
+    return live
+
+
 def _load(recipe: Recipe) -> Any:
     dtype = recipe.dtype if recipe.dtype == "auto" else getattr(torch, recipe.dtype, None)
     if dtype != "auto" and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -213,7 +227,7 @@ def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(ends)
 
 
-def _check_template(processor: Any, recipe: Recipe) -> bool:
+def _check_template(processor: Any, name: str) -> bool:
     """Whether the chat template shows a system text; a template that loses the user's turn is refused."""
 
     def shown(*messages: dict[str, Any]) -> str:
@@ -225,11 +239,9 @@ def _check_template(processor: Any, recipe: Recipe) -> bool:
         complete = 0 <= (text := shown(user)).find("firstword") < text.find("lastword")
     except Exception as error:  # templates are programs
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"the chat template of {recipe.model.name} does not work: {type(error).__name__}: {reason}"
-        ) from error
+        raise ConfigError(f"the chat template of {name} does not work: {type(error).__name__}: {reason}") from error
     if not complete:
-        raise ConfigError(f"the chat template of {recipe.model.name} leaves out texts of a turn with an image")
+        raise ConfigError(f"the chat template of {name} leaves out texts of a turn with an image")
     try:
         return "systemword" in shown(system, user)
     except Exception:  # some templates refuse the role; the text then opens the user's turn

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from editr1_plugins.backends.drawing import Drawing
-    from editr1_plugins.backends.local_model import LocalModel
+    from editr1_plugins.backends.local_model import LocalModel, Recipe
     from editr1_plugins.backends.shared_prefix import EncodedPrompt
 
 __all__ = ["TransformersBackend"]
@@ -53,10 +53,18 @@ class TransformersBackend:
         max_batch: most replies generated at once; lowered by itself where the memory does not suffice.
         share_prefix: False computes every prompt whole.
 
+    Attributes:
+        identity: `transformers:NAME@VERSION[+ADAPTER@VERSION] DTYPE`; the version is a hub commit or a digest of the
+            files.
+
     Raises:
         ConfigError: no such model, not in safetensors, or not loadable.
         MissingExtraError: the model's processor needs a package that is not installed.
     """
+
+    identity: str
+    _recipe: Recipe | None
+    _live: LocalModel | None
 
     def __init__(
         self,
@@ -74,14 +82,28 @@ class TransformersBackend:
         if max_batch < 1:
             raise ConfigError(f"max_batch must be at least 1, got {max_batch}")
         self.max_batch, self.share_prefix = max_batch, share_prefix
-        self._recipe = Recipe(
+        recipe = self._recipe = Recipe(
             model=find_model(model, revision),
             adapter=None if adapter is None else find_adapter(adapter),
             device=_default_device() if device is None else str(device),
             dtype="auto" if dtype is None else str(dtype).removeprefix("torch."),
         )
-        self._live: LocalModel | None = None
+        added = f"+{recipe.adapter.name}" if recipe.adapter is not None else ""
+        self.identity, self._where = f"transformers:{recipe.model.name}{added} {recipe.dtype}", recipe.device
+        self._live = None
         self._loaded()
+
+    @classmethod
+    def around(cls, live: LocalModel, name: str, *, max_batch: int = 16) -> TransformersBackend:
+        """A backend on a model that is loaded already, such as one in training; not picklable.
+
+        Its own `generation_config` must be `live.own_generation_config` while it is in use.
+        """
+        backend = cls.__new__(cls)
+        backend.max_batch, backend.share_prefix = max_batch, True
+        backend.identity, backend._where = f"transformers:{name}", str(live.model.device)
+        backend._recipe, backend._live = None, live
+        return backend
 
     @classmethod
     def from_spec(cls, argument: str, **options: Any) -> TransformersBackend:
@@ -93,15 +115,8 @@ class TransformersBackend:
         model, settings = split_spec(argument)
         return cls(model, **{**settings, **options})
 
-    @property
-    def identity(self) -> str:
-        """`transformers:NAME@VERSION[+ADAPTER@VERSION] DTYPE`; the version is a hub commit or a digest of the files."""
-        recipe = self._recipe
-        adapter = f"+{recipe.adapter.name}" if recipe.adapter is not None else ""
-        return f"transformers:{recipe.model.name}{adapter} {recipe.dtype}"
-
     def __repr__(self) -> str:
-        return f"TransformersBackend({self.identity!r}, device={self._recipe.device!r})"
+        return f"TransformersBackend({self.identity!r}, device={self._where!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_live": None}
@@ -135,6 +150,8 @@ class TransformersBackend:
 
         live = self._live
         if live is None:
+            if self._recipe is None:
+                raise ConfigError(f"{self.identity} lives in another process, or was let go of")
             live = self._live = live_model(self._recipe)
         return live
 
