@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DataError
@@ -103,7 +104,8 @@ def add_principles(pairs: Dataset, made: Mapping[int, tuple[Principle, ...]]) ->
     for index, principles in made.items():
         found[index] = [{"question": each.question, "category": each.category} for each in principles]
     bare = pairs.remove_columns("principles") if "principles" in pairs.column_names else pairs
-    return bare.select(kept).add_column("principles", [found[index] for index in kept])
+    kept_pairs = bare.select(kept) if problems else bare
+    return kept_pairs.add_column("principles", [found[index] for index in kept])
 
 
 def synthetic_count(pairs: Dataset) -> int:
@@ -121,34 +123,37 @@ def pair_rows(pairs: Dataset, mode: Mode = "think+verify") -> Dataset:
     Raises:
         DataError: a column is missing. When a row is taken: its images, instruction or principles are wrong.
     """
-    from datasets import interleave_datasets
+    from datasets import Dataset
 
     _check_columns(pairs, "principles")
-    sides = []
-    for side, other in zip(SIDES, reversed(SIDES), strict=True):
-        rows = pairs.select_columns([*_COLUMNS, "principles"]).remove_columns(other).rename_column(side, "edited")
-        sides.append(rows.add_column("pair", list(range(len(pairs)))).add_column("side", [side] * len(pairs)))
-    return interleave_datasets(sides).with_transform(lambda batch: _transformed(batch, mode))
+    numbers = [number for number in range(len(pairs)) for _ in SIDES]
+    rows = Dataset.from_dict({"pair": numbers, "side": [*SIDES] * len(pairs)})
+    return rows.with_transform(_PairRows(pairs.select_columns([*_COLUMNS, "principles"]), mode))
 
 
-def _transformed(batch: dict[str, list[Any]], mode: Mode) -> dict[str, list[Any]]:
-    made: dict[str, list[Any]] = {name: [] for name in ("prompt", "images", "pair", "side", "questions")}
-    for values in zip(*batch.values(), strict=True):
-        row = dict(zip(batch, values, strict=True))
-        where = f"pair {row['pair']}"
+@dataclass(frozen=True)
+class _PairRows:
+    """Turns (pair, side) into a row; of equal pairs in a batch, as a group has them, the images are read once."""
+
+    pairs: Dataset
+    mode: Mode
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        taken = {number: self.pairs[number] for number in dict.fromkeys(batch["pair"])}
+        rows = [self._row(taken[pair], pair, side) for pair, side in zip(batch["pair"], batch["side"], strict=True)]
+        return {**batch, **{name: [row[name] for row in rows] for name in ("prompt", "images", "questions")}}
+
+    def _row(self, pair: Mapping[str, Any], number: int, side: str) -> dict[str, Any]:
         try:
-            principles = [Principle(question=each["question"], category=each["category"]) for each in row["principles"]]
-            images = [read_image_cell(row[name], name) for name in ("source", "edited")]
-            edit = Edit(source=images[0], edited=images[1], instruction=row["instruction"])
-            prompt, placed = judge_messages(edit, principles, mode)
+            principles = [
+                Principle(question=each["question"], category=each["category"]) for each in pair["principles"]
+            ]
+            source, edited = (read_image_cell(pair[name], name) for name in ("source", side))
+            edit = Edit(source=source, edited=edited, instruction=pair["instruction"])
+            prompt, images = judge_messages(edit, principles, self.mode)
         except (DataError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{where}, {row['side']}: {error}") from error
-        made["prompt"].append(prompt)
-        made["images"].append(placed)
-        made["pair"].append(row["pair"])
-        made["side"].append(row["side"])
-        made["questions"].append([each.question for each in principles])
-    return made
+            raise DataError(f"pair {number}, {side}: {error}") from error
+        return {"prompt": prompt, "images": images, "questions": [each.question for each in principles]}
 
 
 def _check_columns(pairs: Any, *more: str) -> None:
