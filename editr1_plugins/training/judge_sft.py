@@ -16,6 +16,7 @@ image or trace would teach a judge to answer what it did not see.
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ from .traces import compose_trace
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["JudgeSFTConfig", "JudgeSFTTrainer", "trace_rows", "trace_text"]
+__all__ = ["JudgeSFTConfig", "JudgeSFTTrainer", "token_counts", "trace_rows", "trace_text", "usable_traces"]
 
 _log = logging.getLogger(__name__)
 _SHOWN: Final = 5
@@ -117,7 +118,8 @@ class JudgeSFTTrainer(SFTTrainer):
             raise ConfigError("train_dataset is missing: give traces, as load_traces returns them")
         if processing_class is None:
             name = model if isinstance(model, str) else model.config._name_or_path
-            processing_class = judge_processor(name, (args.model_init_kwargs or {}).get("revision"), args.max_pixels)
+            revision = None if os.path.isdir(name) else (args.model_init_kwargs or {}).get("revision")
+            processing_class = judge_processor(name, revision, args.max_pixels)
         elif args.max_pixels is not None:
             limit_pixels(processing_class, args.max_pixels)
         super().__init__(
@@ -161,6 +163,53 @@ def trace_text(row: Mapping[str, Any], mode: Mode = "think+verify") -> str:
     return compose_trace(reasoning, principles, verdicts, average, row["score"], mode)
 
 
+def usable_traces(traces: Dataset, mode: Mode) -> Dataset:
+    """The traces that can be written in this mode; others are left out and logged. Only texts are looked at.
+
+    Raises:
+        DataError: a column is missing, or no trace can be used.
+    """
+    needed = ("principles", "verdicts", "score", "reasoning")
+    missing = [name for name in (*needed, "source", "edited", "instruction") if name not in traces.column_names]
+    if missing:
+        raise DataError(f"the traces have no column {' and no '.join(missing)}; load_traces reads them")
+    texts = traces.select_columns(list(needed)).with_format(None)
+    problems: dict[int, str] = {}
+    for start in range(0, len(texts), _BATCH):
+        batch = texts[start : start + _BATCH]
+        for place, values in enumerate(zip(*batch.values(), strict=True)):
+            try:
+                trace_text(dict(zip(batch, values, strict=True)), mode)
+            except DataError as error:
+                problems[start + place] = str(error)
+    if not problems:
+        return traces
+    reasons = Counter(reason.partition(":")[0] for reason in problems.values()).most_common(_SHOWN)
+    told = "; ".join(f"{count}: {reason}" for reason, count in reasons)
+    if len(problems) == len(traces):
+        raise DataError(f"none of {len(traces)} traces can be learned in mode {mode!r}: {told}")
+    _log.warning(
+        "%d of %d traces cannot be learned in mode %r and are left out: %s", len(problems), len(traces), mode, told
+    )
+    return traces.select([index for index in range(len(traces)) if index not in problems])
+
+
+def token_counts(row: Mapping[str, Any], mode: Mode, processor: Any) -> dict[str, int]:
+    """How many tokens a row of traces is: of the prompt's text, of its images, of the trace, and in all.
+
+    Raises:
+        DataError: something of the row is wrong.
+    """
+    made = _TraceRows(mode)({name: [value] for name, value in row.items()})
+    prompt, trace = made["prompt"][0], made["completion"][0][0]["content"][0]["text"]
+    text = processor.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    encoded = processor(text=[text], images=[made["images"][0]], return_tensors="pt", add_special_tokens=False)
+    total = encoded["input_ids"].shape[1]
+    images = int((encoded["input_ids"] == processor.image_token_id).sum())
+    learned = len(processor.tokenizer(trace, add_special_tokens=False)["input_ids"]) + 1
+    return {"prompt": total - images, "images": images, "trace": learned, "total": total + learned}
+
+
 @dataclass(frozen=True)
 class _TraceRows:
     """Turns rows of traces into rows to train on; picklable."""
@@ -189,34 +238,7 @@ def _prepared(traces: Any, args: JudgeSFTConfig) -> Any:
         return None
     if isinstance(traces, dict):
         return {name: _prepared(part, args) for name, part in traces.items()}
-    return trace_rows(_usable(traces, cast(Mode, args.mode)), cast(Mode, args.mode))
-
-
-def _usable(traces: Dataset, mode: Mode) -> Dataset:
-    """The traces that can be written in this mode; texts alone are looked at."""
-    needed = ("principles", "verdicts", "score", "reasoning")
-    missing = [name for name in (*needed, "source", "edited", "instruction") if name not in traces.column_names]
-    if missing:
-        raise DataError(f"the traces have no column {' and no '.join(missing)}; load_traces reads them")
-    texts = traces.select_columns(list(needed)).with_format(None)
-    problems: dict[int, str] = {}
-    for start in range(0, len(texts), _BATCH):
-        batch = texts[start : start + _BATCH]
-        for place, values in enumerate(zip(*batch.values(), strict=True)):
-            try:
-                trace_text(dict(zip(batch, values, strict=True)), mode)
-            except DataError as error:
-                problems[start + place] = str(error)
-    if not problems:
-        return traces
-    reasons = Counter(reason.partition(":")[0] for reason in problems.values()).most_common(_SHOWN)
-    told = "; ".join(f"{count}: {reason}" for reason, count in reasons)
-    if len(problems) == len(traces):
-        raise DataError(f"none of {len(traces)} traces can be learned in mode {mode!r}: {told}")
-    _log.warning(
-        "%d of %d traces cannot be learned in mode %r and are left out: %s", len(problems), len(traces), mode, told
-    )
-    return traces.select([index for index in range(len(traces)) if index not in problems])
+    return trace_rows(usable_traces(traces, cast(Mode, args.mode)), cast(Mode, args.mode))
 
 
 class _WholeTraces:
