@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ConfigError, DataError, boundary
+from ...errors import ConfigError, DataError
 from ...images import read_image
 from .config import EditorConfig
 from .rows import InputRow, InputRows, files_of
@@ -109,7 +109,7 @@ def _edited(run: Run, key: str, row: Line, editor: Editor, name: str, seed: int)
     except (ConfigError, OSError):
         raise  # not this row's fault: every other one would fail as well
     except Exception as error:
-        return line | {"failure": f"editor: {type(error).__name__}: {error}"[:500]}
+        return line | {"failure": f"editor raised {type(error).__name__}: {error}"[:500]}
 
 
 class PipelineEditor:
@@ -144,19 +144,18 @@ class PipelineEditor:
 
         from ..pipelines import accepted_arguments, image_argument
 
+        device = self.config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         options = dict(self.config.load)
-        wanted = options.pop("dtype", None)
-        dtype = getattr(torch, str(wanted), None) if wanted is not None else None
-        if wanted is not None and not isinstance(dtype, torch.dtype):
+        wanted = options.pop("dtype", "float32" if device == "cpu" else "bfloat16")
+        dtype = getattr(torch, str(wanted), None)
+        if not isinstance(dtype, torch.dtype):
             raise ConfigError(f"candidates.{self.config.name}.load.dtype={wanted!r}: such as bfloat16 or float32")
         try:
             # safetensors only: the alternative is unpickling
-            with boundary("diffusers"):
-                pipe = DiffusionPipeline.from_pretrained(
-                    self.config.pipeline, **options, **({"dtype": dtype} if dtype else {}), use_safetensors=True
-                )
-                pipe.to(self.config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        except Exception as error:
+            pipe = DiffusionPipeline.from_pretrained(
+                self.config.pipeline, **options, dtype=dtype, use_safetensors=True
+            ).to(device)
+        except Exception as error:  # the hub raises many kinds
             raise ConfigError(
                 f"candidates.{self.config.name}: {self.config.pipeline!r} cannot be loaded: {error}"
             ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from .config import ColdStartConfig
 from .report import ColdStartReport
@@ -57,12 +58,13 @@ def _metadata(config: ColdStartConfig, report: ColdStartReport) -> str:
 def _settings(config: ColdStartConfig) -> str:
     lines = [f"- seed {config.seed}"]
     for editor in config.candidates:
-        what = editor.pipeline or (f"column {editor.column}" if editor.column else None)
+        what = _model(editor.pipeline) or (f"column {editor.column}" if editor.column else None)
         what = what or (f"folder {editor.folder}" if editor.folder else "given by the caller")
         lines.append(f"- editor `{editor.name}`: {_line(what)}")
     for judge in config.traces.judges:
         words = " with a system text of its own" if judge.system or judge.system_file else ""
-        drawn = f"{judge.samples} trace{'s' if judge.samples > 1 else ''} at temperature {judge.temperature:g}"
+        drawn = f"{judge.samples} trace{'s' if judge.samples > 1 else ''}"
+        drawn += f" at temperature {judge.temperature:g}" if ":" in (judge.spec or "") else ""
         lines.append(f"- judge `{judge.name}`: {_spec(judge.spec)}, {judge.mode}, {drawn}{words}")
     lines.append(f"- principles by {_spec(config.decompose.spec)}, gold verdicts by {_spec(config.verify.spec)}")
     if config.choose.min_accuracy:
@@ -73,6 +75,11 @@ def _settings(config: ColdStartConfig) -> str:
 def _spec(spec: str | None) -> str:
     """A spec without the address behind it, which may hold a password and means nothing elsewhere."""
     return f"`{_line(spec.partition('@http')[0])}`" if spec else "an object of the caller"
+
+
+def _model(pipeline: str | None) -> str | None:
+    """A hub id, or the name of a folder of this machine."""
+    return pipeline if pipeline is None or not Path(pipeline).exists() else Path(pipeline).name
 
 
 def _categories(report: ColdStartReport) -> list[tuple[str, int, int]]:

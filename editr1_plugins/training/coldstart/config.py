@@ -105,7 +105,8 @@ class EditorConfig:
     These stand in a `column` (an image, a file name, or a list of either), or in a `folder` whose files have the row's
     id as their name, with "-1", "-2", ... added where there are several.
 
-    `call` holds arguments of the pipeline's call, `load` those of `from_pretrained`; `count` is of candidates per row.
+    `call` holds arguments of the pipeline's call, `load` those of `from_pretrained` (`dtype`: float32 on a CPU, else
+    bfloat16, unless given); `count` is of candidates per row.
     With none of the three, an editor of this name is given to `run_coldstart`.
     """
 
@@ -181,7 +182,8 @@ class DatasetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateConfig:
-    """What `--dry-run` assumes where nothing was measured yet: tokens of one image and of one reply of each kind."""
+    """What `--dry-run` assumes where nothing was measured yet: tokens of one image and of one reply of each kind,
+    principles per row, and the share of rows that the filter does not call simple."""
 
     tokens_per_image: int = 1300
     filter_tokens: int = 20
@@ -190,6 +192,7 @@ class EstimateConfig:
     gold_tokens: int = 600
     characters_per_token: float = 4.0
     principles: int = 10
+    filter_keeps: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,14 +27,14 @@ Editor = Callable[["Image", str, int], "Image"]
 #: What a stage's outcomes depend on beside its own settings.
 _BEFORE: Final[Mapping[str, tuple[str, ...]]] = {
     "filter": (),
-    "select": ("filter",),
+    "select": (),
     "decompose": ("select",),
     "candidates": ("select",),
     "traces": ("decompose", "candidates"),
     "verify": ("traces",),
 }
 #: Settings that change how fast or how dear a stage is, or where a model is served, but no outcome.
-_RUNTIME: Final = ("price", "batch_size", "device", "load")
+_RUNTIME: Final = ("price", "batch_size", "device")
 _RUNTIME_OPTIONS: Final = ("concurrency", "timeout", "max_retries", "api_key", "max_response_bytes")
 _ADDRESS: Final = re.compile(r"@https?://\S+")
 
@@ -62,7 +62,10 @@ class Parts:
 
 
 class Run:
-    """One run over a folder; use it as a context, so that files are closed."""
+    """One run over a folder; use it as a context, so that files are closed.
+
+    With `read_only`, nothing is written and only stages that were begun (`exists`) have a file.
+    """
 
     def __init__(
         self,
@@ -72,9 +75,10 @@ class Run:
         limit: int | None = None,
         retry_failed: bool = False,
         progress: Callable[[Progress], None] | None = None,
+        read_only: bool = False,
     ) -> None:
         self.config, self.parts, self.limit, self.retry_failed = config, parts, limit, retry_failed
-        self.folder = StageFolder(config.output)
+        self.folder = StageFolder(config.output, read_only=read_only)
         self._progress = progress
         self._files: dict[str, StageFile] = {}
         self._selected: list[Line] | None = None
@@ -95,14 +99,21 @@ class Run:
         """
         if stage not in self._files:
             before = "+".join(self.file(name).digest for name in _BEFORE[stage])
-            made = StageFile(self.folder.stage(stage), stage, settings_of(self.config, stage, self.parts), before)
+            made = StageFile(
+                self.folder.stage(stage),
+                stage,
+                settings_of(self.config, stage, self.parts),
+                before,
+                read_only=self.folder.read_only,
+            )
             self._stack.callback(made.close)
             self._files[stage] = made
         return self._files[stage]
 
     def exists(self, stage: str) -> bool:
         """Whether the stage was begun, by this run or an earlier one."""
-        return stage in self._files or self.folder.stage(stage).exists()
+        begun = stage in self._files or self.folder.stage(stage).exists()
+        return begun and all(self.exists(name) for name in _BEFORE[stage])
 
     def pending(self, file: StageFile, keys: Iterable[str]) -> list[str]:
         """The items that have no outcome yet (or, with `retry_failed`, a reason instead of one)."""
@@ -165,13 +176,13 @@ def parts_of(config: ColdStartConfig, limit: int | None) -> dict[str, int | None
 def settings_of(config: ColdStartConfig, stage: str, parts: Parts) -> dict[str, Any]:
     """What a stage's outcomes depend on, as data."""
     if stage == "filter":
-        asked = config.select.filter
-        return {} if asked is None else {"select.filter": {**_kept(asked), "prompt": filter_version()}}
+        return {"filter": _filter(config)}
     if stage == "select":
         data = {name: value for name, value in asdict(config.data).items() if name != "images"}
         data["name"] = "rows of the caller" if parts.rows is not None else Path(config.data.name).name
         columns = sorted(each.column for each in config.candidates if each.column is not None)
         select = {name: value for name, value in asdict(config.select).items() if name != "filter"}
+        select["filter"] = _filter(config)
         return {"seed": config.seed, "data": data, "candidates.columns": columns, "select": select}
     if stage == "decompose":
         who = _who(config.decompose.spec, parts.decomposer)
@@ -183,6 +194,11 @@ def settings_of(config: ColdStartConfig, stage: str, parts: Parts) -> dict[str, 
         return {"seed": config.seed, "traces": {"judges_per_edit": config.traces.judges_per_edit, "judges": judges}}
     gold = {**_kept(config.verify), "spec": _who(config.verify.spec, parts.gold), "prompt": gold_version()}
     return {"seed": config.seed, "verify": gold}
+
+
+def _filter(config: ColdStartConfig) -> dict[str, Any] | None:
+    asked = config.select.filter
+    return None if asked is None else {**_kept(asked), "prompt": filter_version()}
 
 
 def _judge(config: JudgeConfig, given: Verifier | None) -> dict[str, Any]:

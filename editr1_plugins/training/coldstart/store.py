@@ -42,22 +42,28 @@ class StageFile:
         stage: its name.
         settings: what outcomes depend on, as JSON-able data; the file must have been made with the same.
         before: digest of the stages that this one builds on; the same holds.
+        read_only: the file is there, and is only read; another run may be writing it.
 
     Raises:
         ConfigError: the file was made with other settings; the message names them and says what to do.
         DataError: it is damaged.
     """
 
-    def __init__(self, path: Path, stage: str, settings: Mapping[str, Any], before: str = "") -> None:
+    def __init__(
+        self, path: Path, stage: str, settings: Mapping[str, Any], before: str = "", *, read_only: bool = False
+    ) -> None:
         self.path, self.stage = path, stage
         header = json.loads(json.dumps({"format": _FORMAT, "settings": settings, "before": before}))
         #: Of these settings and of all stages before.
         self.digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:16]
         self._places: dict[str, int] = {}
         self._failed: set[str] = set()
-        self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115  # see close()
+        self._file: BinaryIO = open(path, "rb" if read_only else "a+b")  # noqa: SIM115  # see close()
         try:
             self._end = self._load(header)
+            if not read_only:
+                self._file.truncate(self._end)
+                self._end = self._end or self._write([header], 0)
         except BaseException:
             self._file.close()
             raise
@@ -74,9 +80,6 @@ class StageFile:
             else:
                 self._note(data, end)
             end += len(line)
-        self._file.truncate(end)
-        if end == 0:
-            end = self._write([header], 0)
         return end
 
     def _parsed(self, line: bytes, number: int) -> Line:
@@ -206,13 +209,13 @@ class StageFolder:
         ConfigError: the folder cannot be made.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
+        self.path, self.read_only = Path(path), read_only
         self._lock = threading.Lock()
         self._decoded: OrderedDict[str, Image] = OrderedDict()
         self._pixels = 0
         try:
-            for name in ("stages", "images"):
+            for name in () if read_only else ("stages", "images"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot write to {self.path}: {error.strerror or error}") from None
