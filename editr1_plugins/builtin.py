@@ -10,7 +10,14 @@ from .hookspecs import Register, hookimpl
 if TYPE_CHECKING:
     from .types import Decomposer, Guard, Verifier
 
-__all__ = ["register_algorithms", "register_decomposers", "register_guards", "register_pipelines", "register_verifiers"]
+__all__ = [
+    "register_algorithms",
+    "register_benchmarks",
+    "register_decomposers",
+    "register_guards",
+    "register_pipelines",
+    "register_verifiers",
+]
 
 
 def _measure() -> Verifier:
@@ -142,3 +149,31 @@ def register_pipelines(register: Register) -> None:
 def register_algorithms(register: Register) -> None:
     register("flow_grpo", _flow_grpo, summary="clipped policy gradient with exact KL (arXiv 2505.05470)")
     register("nft", _nft, summary="contrast of noised results, no likelihoods (arXiv 2509.16117)")
+
+
+def _benchmark(module: str, class_name: str) -> Any:
+    from importlib import import_module
+
+    return getattr(import_module(f".evaluation.benchmarks.{module}", __package__), class_name)()
+
+
+def _imagenhub(argument: str = "Text-Guided_IE") -> Any:
+    from .evaluation.benchmarks.imagenhub import ImagenHubBenchmark
+
+    return ImagenHubBenchmark(argument)
+
+
+@hookimpl
+def register_benchmarks(register: Register) -> None:
+    for name, module, class_name, summary in (
+        ("editscore", "editscore", "EditScoreBenchmark", "EditScore's EditReward-Bench: 13 task types, 3 dimensions"),
+        ("tiger-editreward", "tiger", "TigerBenchmark", "TIGER-Lab's EditReward-Bench: 2-, 3- and 4-way rankings"),
+        ("genai-bench", "genai", "GenAIBenchmark", "GenAI-Bench, image editing: pairs with ties"),
+        ("mmrb2", "mmrb2", "MMRB2Benchmark", "Multimodal RewardBench 2, image editing: both orders"),
+        ("editreward-compass", "compass", "CompassBenchmark", "EditReward-Compass: pairs by dimension, with ties"),
+        ("vcreward", "vcreward", "VCRewardBenchmark", "VCReward-Bench: visual consistency, 21 tasks"),
+        ("pairs", "own", "OwnPairs", "your own pairs, JSONL or Parquet"),
+        ("ratings", "own", "OwnRatings", "your own ratings, JSONL or Parquet"),
+    ):
+        register(name, partial(_benchmark, module, class_name), summary=summary)
+    register("imagenhub", _imagenhub, summary="ImagenHub, text-guided (or imagenhub:Mask-Guided_IE): ratings of people")

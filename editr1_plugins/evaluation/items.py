@@ -1,7 +1,8 @@
 """What a benchmark asks of a judge, and what came of it: items with pictures, answers without.
 
-An `Item` is one row of a benchmark: candidates of one (source, instruction), read when they are judged. What people said
-about it, and later what the judge said, is a `JudgedPair` or a `JudgedRating`: small, without pictures, one JSON line.
+An `Item` is one row of a benchmark: candidates of one (source, instruction), read when they are judged. What people
+said about it, and later what the judge said, is a `JudgedPair` or a `JudgedRating`: small, without pictures, one JSON
+line.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class JudgedPair:
         label: what people said, as the benchmark spells it.
         names: of the two edits within their group ("A", "C").
         scores: the judge's, one per edit, None where it failed; empty where it gave none.
-        votes: of a pairwise judge, one per order shown (first edit first, then last): 1, -1, 0, or None where it failed.
+        votes: of a pairwise judge, one per order shown (first edit first, then last): 1, -1, 0, or None where it
+            failed.
         said: the judge's own label, where the benchmark has more than three.
         failure: why an answer is missing.
     """

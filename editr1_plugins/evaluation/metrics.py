@@ -1,7 +1,7 @@
 """What judged pairs come to: credits, rates, rankings, position bias, stability. Pure arithmetic on arrays.
 
-A preference is 1 (the first edit is better), -1 (the second) or 0 (a tie), as people said; an outcome is the same as the
-judge said, or NaN where it failed. A failure never leaves a denominator: a judge must not gain by staying silent.
+A preference is 1 (the first edit is better), -1 (the second) or 0 (a tie), as people said; an outcome is the same as
+the judge said, or NaN where it failed. A failure never leaves a denominator: a judge must not gain by staying silent.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 
-#: How ties count. "strict": right only where judge and people say the same. "half": 0.5 where just one of them says tie.
-#: "excluded": pairs that either calls a tie are left out.
+#: How ties count. "strict": right only where judge and people say the same. "half": 0.5 where just one of them says
+#: tie. "excluded": pairs that either calls a tie are left out.
 Ties = Literal["strict", "half", "excluded"]
 TIES: Final[tuple[Ties, ...]] = get_args(Ties)
 
@@ -42,7 +42,7 @@ def outcomes_of_scores(
 ) -> Floats:
     """Which edit of each pair has the higher score: 1, -1, 0 where they differ by no more than `tolerance`, or NaN."""
     difference = _floats(first) - _floats(second)
-    outcomes = np.sign(difference)
+    outcomes: Floats = np.sign(difference)
     outcomes[np.abs(difference) <= tolerance] = 0.0
     return outcomes
 

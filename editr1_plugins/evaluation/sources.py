@@ -212,8 +212,8 @@ def _checked(cells: Any, columns: Mapping[str, str], where: str, folder: Path) -
 
 
 def _parquet(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
     try:
         with pq.ParquetFile(file) as table:
@@ -225,7 +225,7 @@ def _parquet(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]
 
 
 def _arrow(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
+    import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
     try:
         with pa.memory_map(str(file)) as memory, pa.ipc.open_stream(memory) as stream:
@@ -238,7 +238,7 @@ def _arrow(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
 
 
 def _check_schema(schema: Any, columns: Mapping[str, str], where: str) -> None:
-    import pyarrow.types as kinds
+    import pyarrow.types as kinds  # type: ignore[import-untyped, unused-ignore]
 
     for name, kind in columns.items():
         if name not in schema.names:

@@ -94,7 +94,7 @@ def macro_interval(
     for place, name in enumerate(sorted(set(categories))):
         chosen = np.flatnonzero((names == name) & ~np.isnan(values))
         if chosen.size:
-            some = None if clusters is None else [clusters[at] for at in chosen]
+            some = None if clusters is None else [clusters[int(at)] for at in chosen]
             drawn = bootstrap_means(values[chosen], some, seed=seed + place)
             draws.append(np.full(RESAMPLES, values[chosen].mean()) if drawn is None else drawn)
     return interval(np.mean(draws, axis=0), level) if draws else None

@@ -1,7 +1,9 @@
-"""EditReward-Compass (hub: DogNeverSleep/EditReward-Compass; 2,251 pairs): instruction (IA), consistency (VC), quality (VQ).
+"""EditReward-Compass (hub: DogNeverSleep/EditReward-Compass; 2,251 pairs): dimensions IA, VC and VQ.
 
-Official code: bxhsort/Edit-Compass-and-EditReward-Compass, EditReward-Compass/eval.py: right where the winner's score is
-greater, for a tie where the scores differ by less than 1e-5; per dimension.
+They stand for following the instruction, visual consistency and visual quality.
+
+Official code: bxhsort/Edit-Compass-and-EditReward-Compass, EditReward-Compass/eval.py: right where the winner's score
+is greater, for a tie where the scores differ by less than 1e-5; per dimension.
 
 Traps: the script as published indexes the model's text as if it were a record, and cannot run without a change; a judge
 that writes integers meets a tie by chance; no overall number is printed: the headline here is micro over the rows.

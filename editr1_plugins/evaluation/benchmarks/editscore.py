@@ -4,7 +4,8 @@ Official code: VectorSpaceLab/EditScore, evaluation.py and calculate_statistics.
 size, index 0 is the preferred one, right means strictly greater, and the average is unweighted over task types.
 
 Traps: a missing score ends the official script (KeyError), so scorers were made to guess where a judge's answer does
-not parse; result files are opened to append, so a second run counts twice. TIGER-Lab has another benchmark of this name.
+not parse; result files are opened to append, so a second run counts twice. TIGER-Lab has another benchmark of this
+name.
 """
 
 from __future__ import annotations

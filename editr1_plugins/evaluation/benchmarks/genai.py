@@ -1,8 +1,8 @@
 """GenAI-Bench, image editing (hub: TIGER-Lab/GenAI-Bench, config image_edition, split test_v1, 919 pairs, MIT).
 
-Official code: TIGER-AI-Lab/GenAI-Bench, inference.py: four labels, the right one or nothing; an answer without a label is
-wrong. Its judges saw the pair in one order only. Reward models (TIGER-AI-Lab/EditReward, eval_bench.py) are counted by
-`calc_accuracy_with_ties`.
+Official code: TIGER-AI-Lab/GenAI-Bench, inference.py: four labels, the right one or nothing; an answer without a
+label is wrong. Its judges saw the pair in one order only. Reward models (TIGER-AI-Lab/EditReward, eval_bench.py) are
+counted by `calc_accuracy_with_ties`.
 
 Traps: the pattern for the label is greedy, so two labels on a line are read as one that is no label;
 `calc_accuracy_with_ties` gives a constant scorer 45 %, see `evaluation.thresholds`.
@@ -107,7 +107,7 @@ def _greedy_label(text: str) -> str:
     r"""What `\\[\\[.*\\]\\]` finds: on the first line that has both, from the first "[[" to the last "]]"; else ""."""
     for line in text.split("\n"):
         start, end = line.find("[["), line.rfind("]]")
-        if 0 <= start and end >= start + 2:
+        if start >= 0 and end >= start + 2:
             return line[start : end + 2]
     return ""
 

@@ -1,7 +1,7 @@
 """ImagenHub, text-guided (or mask-guided) editing: 179 sources x 8 (4) editors, three raters, SC and PQ in {0, 0.5, 1}.
 
-The folder is that of the Imagen Museum: dataset_lookup.json ({image name: {"instruction"}}), input/NAME, EDITOR/NAME, and
-the raters' tables, TASK_rater1.tsv and so on, anywhere below it. Official code: TIGER-AI-Lab/VIEScore,
+The folder is that of the Imagen Museum: dataset_lookup.json ({image name: {"instruction"}}), input/NAME, EDITOR/NAME,
+and the raters' tables, TASK_rater1.tsv and so on, anywhere below it. Official code: TIGER-AI-Lab/VIEScore,
 analyze_json.ipynb: Spearman's correlation of scores with the mean rating per editor, then an average over editors.
 
 Traps: what is called Fisher's average there is tanh(mean(r)), which is always nearer to 0 (the human-human row has it
@@ -15,6 +15,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -85,9 +86,9 @@ class ImagenHubBenchmark:
         known = [row for row in rows if row.scores]
         for part in _PARTS:
             if any(part in row.scores or (part == "O" and "SC" in row.scores) for row in known):
-                found["correlation"][part] = _average(known, lambda some, part=part: _editor_correlation(some, part))
+                found["correlation"][part] = _average(known, partial(_editor_correlation, part))
             if all(len(row.ratings) == 3 and len(row.ratings[0]) == 2 for row in rows) and rows:
-                found["human"][part] = _average(rows, lambda some, part=part: _human_correlation(some, part))
+                found["human"][part] = _average(rows, partial(_human_correlation, part))
         if missing:
             found["note"] = f"{missing} rows without scores are left out"
         return found
@@ -105,11 +106,14 @@ class ImagenHubBenchmark:
         found: list[Judged] = []
         for editor, parts in task.items():
             answers = {part: parts.get(part, {}) for part in ("SC", "PQ")}
-            for name in answers["SC"].keys() & answers["PQ"].keys():
-                if (editor, name) not in ratings:
-                    raise DataError(f"nobody rated {name!r} of {editor}")
-                scores = {part: _numbers(answers[part][name], f"{editor}, {name}") for part in answers}
-                found.append(_blank(editor, name, ratings[editor, name], scores=scores))
+            names = [name for rated, name in ratings if rated == editor]
+            if not answers["SC"].keys() | answers["PQ"].keys() <= set(names):
+                raise DataError(f"{path}: nobody rated some of the images of {editor}")
+            for name in names:
+                both = all(name in answers[part] for part in answers)
+                scores = {part: _numbers(answers[part][name], f"{editor}, {name}") for part in answers} if both else {}
+                failure = None if both else "no_answer"
+                found.append(_blank(editor, name, ratings[editor, name], scores=scores, failure=failure))
         return sorted(found, key=lambda row: row.key)
 
     def _ratings(self, folder: Path) -> dict[tuple[str, str], _Ratings]:
@@ -192,12 +196,12 @@ def _average(rows: Sequence[JudgedRating], correlation: Callable[[Sequence[Judge
     return None if math.isnan(value) else value
 
 
-def _editor_correlation(rows: Sequence[JudgedRating], part: str) -> float:
+def _editor_correlation(part: str, rows: Sequence[JudgedRating]) -> float:
     said = [_official_score(row.scores, part) for row in rows]
     return spearman(said, [_mean_rating([row.ratings[at] for at in _order(row)], part) for row in rows])
 
 
-def _human_correlation(rows: Sequence[JudgedRating], part: str) -> float:
+def _human_correlation(part: str, rows: Sequence[JudgedRating]) -> float:
     """Each rater against the mean of the others, averaged (and squeezed by tanh, for the first of two times)."""
     found = []
     for rater in range(3):

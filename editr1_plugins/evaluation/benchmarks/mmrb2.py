@@ -1,10 +1,12 @@
-"""MMRB2 (Multimodal RewardBench 2), image editing (1,000 pairs; CC BY-NC; hub: rl-research/multimodal-rewardbench-2, edit).
+"""MMRB2 (Multimodal RewardBench 2), image editing: 1,000 pairs, CC BY-NC.
 
-Official code: facebookresearch/MMRB2, evaluate/compute_scores/compute_accuracy.py: each pair is judged in both orders, and
-the accuracy is micro over all judgements.
+Hub: rl-research/multimodal-rewardbench-2, config edit, split test.
 
-Traps: a missing judgement leaves the denominator; any word but the chosen letter, "tie" too, is wrong. A prompt may hold
-several images; the first is the source here, since an edit has one source.
+Official code: facebookresearch/MMRB2, evaluate/compute_scores/compute_accuracy.py: each pair is judged in both
+orders, and the accuracy is micro over all judgements.
+
+Traps: a missing judgement leaves the denominator; any word but the chosen letter, "tie" too, is wrong. A prompt may
+hold several images; the first is the source here, since an edit has one source.
 """
 
 from __future__ import annotations
@@ -124,7 +126,7 @@ def _votes(judgements: Any, where: str) -> tuple[int | None, ...]:
         if some is not None and not (isinstance(some, list) and all(isinstance(each, dict) for each in some)):
             raise DataError(f"{where}: {order!r} must be a list of judgements")
         said = some[0].get("judgement") if some else None
-        shown = _FLIPPED.get(said, said) if order == "reverse" else said
+        shown = _FLIPPED.get(str(said), said) if order == "reverse" else said
         # Any other word than A and B is wrong, as a tie is.
         found.append(None if not said else {"A": 1, "B": -1}.get(str(shown), 0))
     return tuple(found)

@@ -1,9 +1,11 @@
-"""VCReward-Bench (hub: GEditBench-v2/VCReward-Bench; 3,506 pairs): visual consistency, 21 tasks; metadata.jsonl and images.
+"""VCReward-Bench (hub: GEditBench-v2/VCReward-Bench): visual consistency, 3,506 pairs of 21 tasks.
+
+Files: metadata.jsonl, and the images that it names.
 
 Official code: ZhangqiJiang07/GEditBench_v2, src/cli/autopipeline.py: accuracy of the recorded winners.
 
-Trap: answers that failed, and ties, are not recorded at all, so a judge that is silent on what is hard gains. Whether the
-published average is over rows or over tasks is not said: the headline is over rows, `macro` over tasks.
+Trap: answers that failed, and ties, are not recorded at all, so a judge that is silent on what is hard gains. Whether
+the published average is over rows or over tasks is not said: the headline is over rows, `macro` over tasks.
 """
 
 from __future__ import annotations
