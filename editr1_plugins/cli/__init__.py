@@ -23,7 +23,19 @@ from ..errors import ConfigError, DataError, Editr1Error, MissingExtraError
 __all__ = ["COMMANDS", "main", "printable"]
 
 #: The subcommands, in the order of `editr1 --help`. To add one: its module in this folder, and its name here.
-COMMANDS: Final = ("demo", "score", "decompose", "coldstart", "sft", "grpo", "best-of", "eval", "report", "plugins")
+COMMANDS: Final = (
+    "demo",
+    "score",
+    "decompose",
+    "coldstart",
+    "sft",
+    "gcpo",
+    "grpo",
+    "best-of",
+    "eval",
+    "report",
+    "plugins",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ not been.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from ..verifiers.parsing import parse_trace
 from ..verifiers.prompting import MODES, Mode
 from .checkpoints import BetweenRollouts, WholeCheckpoints
 from .group_sampler import GroupSampler
+from .judge_model import judge_processor, limit_pixels
 from .preference_pairs import SIDES, add_principles, missing_principles, pair_rows, synthetic_count
 
 __all__ = ["GCPOConfig", "GCPOTrainer", "contrastive_rewards"]
@@ -70,6 +72,7 @@ class GCPOConfig(GRPOConfig):
     loss_type: str = field(default="grpo", metadata={"help": "GCPO's loss: the mean of each trace's own mean, 'grpo'."})
     mode: str = field(default="think+verify", metadata={"help": "'think', 'verify' or 'think+verify'."})
     decomposer: str = field(default="rules", metadata={"help": "Spec of who writes principles where a pair has none."})
+    max_pixels: int | None = field(default=None, metadata={"help": "Images are made smaller to so many pixels each."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,6 +122,7 @@ class GCPOTrainer(WholeCheckpoints, GRPOTrainer):
         train_dataset, eval_dataset: pairs (`preference_files.load_pairs`): `source`, `winner`, `loser`, `instruction`,
             and `principles` where they were made before; else the main process has them made.
         reward_funcs: more rewards with TRL's signature beside the contrastive one, which is the first.
+        processing_class: None: the model's, which reads images without torchvision too.
         more: everything else that GRPOTrainer takes.
 
     Logs, beside TRL's: `gcpo/pair_accuracy` (the winner's mean score is above the loser's; a side without any score
@@ -142,12 +146,19 @@ class GCPOTrainer(WholeCheckpoints, GRPOTrainer):
         train_dataset: Any = None,
         eval_dataset: Any = None,
         reward_funcs: Sequence[Any] | Any = (),
+        processing_class: Any = None,
         **more: Any,
     ) -> None:
         args = args or GCPOConfig(output_dir="tmp_trainer")
         if not isinstance(args, GCPOConfig):
             raise ConfigError(f"args must be a GCPOConfig, not {type(args).__name__}")
         others = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
+        if processing_class is None:
+            name = model if isinstance(model, str) else model.config._name_or_path
+            revision = None if os.path.isdir(name) else (args.model_init_kwargs or {}).get("revision")
+            processing_class = judge_processor(name, revision, args.max_pixels)
+        elif args.max_pixels is not None:
+            limit_pixels(processing_class, args.max_pixels)
         self.synthetic_pairs = 0 if train_dataset is None else synthetic_count(train_dataset)
         super().__init__(
             model=model,
@@ -155,6 +166,7 @@ class GCPOTrainer(WholeCheckpoints, GRPOTrainer):
             args=args,
             train_dataset=_prepared(train_dataset, args),
             eval_dataset=_prepared(eval_dataset, args),
+            processing_class=processing_class,
             **more,
         )
         self._forbid_control_tokens()
