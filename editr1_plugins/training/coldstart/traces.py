@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Final
 
@@ -42,13 +43,16 @@ def write_traces(run: Run) -> None:
     keys = trace_keys(run, candidates)
     pending = set(run.pending(file, keys))
     lanes: list[Lane[list[Candidate]]] = []
+    locks: defaultdict[int, AbstractContextManager[Any]] = defaultdict(threading.Lock)
     for judge in run.config.traces.judges:
         own = [keys[key] for key in _pending_of(keys, pending, judge.name)]
         if own:
             verifier = verifier_from(
                 judge.spec, run.parts.judges.get(judge.name), judge.options, f"traces.judges.{judge.name}"
             )
-            lanes.append(_lane(run, judge, verifier, own))
+            # The same object may be given under two names.
+            lock = nullcontext() if getattr(verifier, "thread_safe", False) else locks[id(verifier)]
+            lanes.append(_lane(run, judge, verifier, lock, own))
     run.work(file, list(keys), lanes)
 
 
@@ -71,9 +75,11 @@ def _pending_of(keys: dict[str, Candidate], pending: set[str], judge: str) -> li
     return [key for key in keys if key in pending and key.rpartition("/")[2] == judge]
 
 
-def _lane(run: Run, config: JudgeConfig, verifier: Verifier, own: list[Candidate]) -> Lane[list[Candidate]]:
+def _lane(
+    run: Run, config: JudgeConfig, verifier: Verifier, lock: AbstractContextManager[Any], own: list[Candidate]
+) -> Lane[list[Candidate]]:
     backend = backend_of(verifier)
-    ask = _plain(config, verifier) if backend is None else _chat(run, config, backend)
+    ask = _plain(config, verifier, lock) if backend is None else _chat(run, config, backend)
 
     def work(part: list[Candidate]) -> list[Line]:
         try:
@@ -126,13 +132,14 @@ def _chat(run: Run, config: JudgeConfig, backend: ChatBackend) -> _Ask:
     return ask
 
 
-def _plain(config: JudgeConfig, verifier: Verifier) -> _Ask:
+def _plain(config: JudgeConfig, verifier: Verifier, lock: AbstractContextManager[Any]) -> _Ask:
     """Call any other verifier, `samples` times; what it raises is a reason."""
 
     def ask(part: list[Candidate], edits: list[Edit], principles: list[tuple[Principle, ...]]) -> list[Line]:
         found: list[Line] = [{"samples": []} for _ in part]
         for _ in range(config.samples):
-            answers = called(verifier, edits, principles, [each.row for each in part])
+            with lock:
+                answers = called(verifier, edits, principles, [each.row for each in part])
             for line, answer, asked in zip(found, answers, principles, strict=True):
                 line["samples"].append(_sample(answer, asked, config.mode))
                 if isinstance(answer, Verification) and answer.usage is not None:
@@ -157,19 +164,7 @@ def called(
             raise ValueError(f"returned {len(answer.verdicts)} verdicts for {len(principles[row])} principles")
         return answer
 
-    with _lock_of(verifier):
-        return contained("verifier", call, check, groups)
-
-
-_locks: dict[int, threading.Lock] = {}
-_locks_lock = threading.Lock()
-
-
-def _lock_of(verifier: Verifier) -> Any:
-    if getattr(verifier, "thread_safe", False):
-        return nullcontext()
-    with _locks_lock:
-        return _locks.setdefault(id(verifier), threading.Lock())
+    return contained("verifier", call, check, groups)
 
 
 def plain_threads(verifier: Verifier) -> int:
