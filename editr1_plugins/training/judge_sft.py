@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import torch
 from trl import SFTConfig, SFTTrainer
 
 from ..backends.local_model import forbidden_tokens
@@ -29,11 +30,13 @@ from ..errors import ConfigError, DataError
 from ..images import read_image_cell
 from ..types import Edit
 from ..verifiers.prompting import MODES, Mode, asks_for_verdicts
+from .checkpoints import WholeCheckpoints
 from .image_rows import then
 from .judge_model import judge_processor, limit_pixels
 from .preference_pairs import judge_messages
 from .trace_data import read_principles
 from .traces import compose_trace
+from .vlm_checkpoints import VLMCheckpoints
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -85,7 +88,7 @@ class JudgeSFTConfig(SFTConfig):
                 raise ConfigError(f"{name}={str(wrong).lower()} does not go with a judge: {why}")
 
 
-class JudgeSFTTrainer(SFTTrainer):
+class JudgeSFTTrainer(VLMCheckpoints, WholeCheckpoints, SFTTrainer):
     """Trains a VLM judge on traces.
 
     Args:
@@ -132,6 +135,13 @@ class JudgeSFTTrainer(SFTTrainer):
         )
         if "data_collator" not in more:
             self.data_collator = _WholeTraces(self.data_collator, self.model.config)
+
+    def evaluate(self, *args: Any, **more: Any) -> dict[str, float]:
+        """As SFTTrainer's; training goes on as if there had been no evaluation, whose loaders draw random numbers."""
+        device = self.args.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            metrics: dict[str, float] = super().evaluate(*args, **more)
+        return metrics
 
 
 def trace_rows(traces: Dataset, mode: Mode = "think+verify") -> Dataset:
