@@ -158,3 +158,15 @@ def test_a_changed_configuration_and_wrong_stages_are_one_line(command: Command,
     status, _, err = command("--config", path, "--stages", "select,judge")
     assert status == 2
     assert "no stage 'judge'" in err
+
+
+def test_the_example_is_estimated_from_the_repositorys_root(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parent.parent.parent
+    monkeypatch.chdir(root)
+    status, out, _ = command("--config", "examples/judge/coldstart.yaml", "--dry-run", "--json")
+    assert status == 0
+    estimate = json.loads(out)
+    assert estimate["rows"] == 36
+    assert estimate["candidates"] == 36 * 4
+    assert estimate["cost"] > 0
+    assert not (root / "coldstart").exists()
