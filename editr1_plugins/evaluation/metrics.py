@@ -58,7 +58,7 @@ def credits(preferences: Sequence[float] | Floats, outcomes: Sequence[float | No
         raise ValueError(f"ties must be one of {', '.join(TIES)}, got {ties!r}")
     if said.shape != meant.shape:
         raise ValueError(f"{len(meant)} preferences but {len(said)} outcomes")
-    credit = (said == meant).astype(np.float64)
+    credit: Floats = (said == meant).astype(np.float64)
     one_tie = ((said == 0) != (meant == 0)) & ~np.isnan(said)
     if ties == "half":
         credit[one_tie] = 0.5

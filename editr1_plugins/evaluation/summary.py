@@ -164,7 +164,7 @@ def sane_ratings(ratings: Sequence[JudgedRating]) -> dict[str, Any]:
 def _parts(rows: Sequence[JudgedRating]) -> list[str]:
     named = {name for row in rows for name in row.scores}
     people = rows and all(len(rating) == 2 for row in rows for rating in row.ratings)
-    found = [name for name in ("SC", "PQ") if name in named and people]
+    found: list[str] = [name for name in ("SC", "PQ") if name in named and people]
     return [*found, "O"] if "O" in named or len(found) == 2 else found
 
 

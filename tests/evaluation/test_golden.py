@@ -88,7 +88,7 @@ class TestGenAIBench:
     def test_labels_are_read_from_the_answers_as_the_official_script_reads_them(self, model: str) -> None:
         path = Path(os.environ["EDITR1_GOLDEN_DATA"]) / "genai_bench" / f"{model}.json"
         recorded = [row["model_vote"] for row in json.loads(path.read_bytes())]
-        read = [row.said or "None" for row in GenAIBenchmark().predictions(path, None)]  # type: ignore[union-attr]
+        read = [row.said or None for row in GenAIBenchmark().predictions(path, None)]  # type: ignore[union-attr]
         assert read == recorded
 
 
