@@ -27,7 +27,7 @@ from ..errors import ConfigError
 from . import printable
 
 if TYPE_CHECKING:
-    from ..evaluation.items import Benchmark, Judged
+    from ..evaluation.items import Benchmark
     from ..evaluation.judging import Prices
     from ..reward.bulk_rows import BulkSummary
 
@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..evaluation.catalogue import find_benchmark, read_predictions
+    from ..evaluation.items import first_rows
     from ..evaluation.summary import compare_judges, evaluate
 
     if (args.predictions is None) == (args.output is None):
@@ -77,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     if args.predictions is not None:
         if args.verifier is not None:
             raise ConfigError("--predictions asks no judge; leave --verifier out")
-        judged: list[Judged] = read_predictions(benchmark, Path(args.predictions), args.data)[: args.limit]
+        rows = read_predictions(benchmark, Path(args.predictions), args.data)
+        judged = list(first_rows(rows, args.limit, ranked=benchmark.ranked))
         found = evaluate(benchmark, judged)
     else:
         found = _asked(args, benchmark)

@@ -10,7 +10,6 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +50,6 @@ def compare_pairs(
     judge: Comparer,
     *,
     benchmark: str,
-    limit: int | None = None,
     both_orders: bool = True,
     batch_size: int = 32,
     retry_failed: bool = False,
@@ -77,7 +75,7 @@ def compare_pairs(
         log = _Log(directory, retry_failed)
         blanks: list[JudgedPair] = []
         batch: list[_Asked] = []
-        for item in islice(items, limit):
+        for item in items:
             if not isinstance(item.blank, JudgedPair):
                 raise DataError(f"{benchmark} is no benchmark of pairs; a pairwise judge cannot rate single edits")
             blanks.append(item.blank)

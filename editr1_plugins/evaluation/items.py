@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from editr1_plugins.errors import ConfigError, DataError
 from editr1_plugins.reward.edit_rows import numbered_lines
@@ -28,12 +28,13 @@ __all__ = [
     "JudgedRating",
     "as_pairs",
     "as_ratings",
+    "first_rows",
     "read_judged",
     "write_judged",
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)  # thousands are kept
 class JudgedPair:
     """Two edits of one source: which is better, as people said and as the judge did.
 
@@ -67,8 +68,8 @@ class JudgedPair:
     def __post_init__(self) -> None:
         if self.preference not in (-1, 0, 1):
             raise DataError(f"pair {self.key!r}: preference must be 1, -1 or 0, got {self.preference!r}")
-        if len(self.scores) not in (0, 2) or len(self.votes) > 2:
-            raise DataError(f"pair {self.key!r}: two scores or none, at most two votes")
+        if len(self.scores) not in (0, 2) or len(self.votes) > 2 or len(self.names) != 2:
+            raise DataError(f"pair {self.key!r}: two names, two scores or none, at most two votes")
         if any(vote not in (-1, 0, 1, None) for vote in self.votes):
             raise DataError(f"pair {self.key!r}: votes must be 1, -1, 0 or null, got {self.votes!r}")
         _check_numbers(self.key, self.scores)
@@ -92,7 +93,7 @@ class JudgedPair:
         return 0 if abs(difference) <= tolerance else (1 if difference > 0 else -1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class JudgedRating:
     """One edit with ratings of people, and the judge's.
 
@@ -203,6 +204,20 @@ def as_ratings(judged: Iterable[Judged], who: str) -> list[JudgedRating]:
     if len(ratings) < len(rows):
         raise DataError(f"{who} is a benchmark of ratings; these rows hold pairs")
     return ratings
+
+
+_Rows = TypeVar("_Rows", Item, Judged)
+
+
+def first_rows(rows: Iterable[_Rows], limit: int | None, *, ranked: bool) -> Iterator[_Rows]:
+    """The first `limit` rows (None: all); where groups are rankings, up to the end of the last row's group."""
+    last: str | None = None
+    for number, row in enumerate(rows):
+        group = (row.blank if isinstance(row, Item) else row).group
+        if limit is not None and number >= limit and not (ranked and group == last):
+            return
+        last = group
+        yield row
 
 
 def write_judged(path: Path, judged: Iterable[Judged]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from editr1_plugins.errors import ConfigError
 from editr1_plugins.evaluation.catalogue import JUDGED
 from editr1_plugins.evaluation.comparing import compare_pairs, take_comparisons
-from editr1_plugins.evaluation.items import Benchmark, Item, Judged, JudgedPair, write_judged
+from editr1_plugins.evaluation.items import Benchmark, Judged, JudgedPair, first_rows, write_judged
 from editr1_plugins.evaluation.judges import WholeEdit
 from editr1_plugins.evaluation.metrics import stability
 from editr1_plugins.evaluation.pairwise import Comparer
@@ -61,7 +61,7 @@ def evaluate_judge(
         benchmark, place: what to judge; see `items.Benchmark`.
         judge: a verifier, or a comparer for benchmarks of pairs.
         directory: where records go.
-        limit: the first so many rows.
+        limit: the first so many rows (and what else belongs to the last ranking).
         samples: of each edit; the headline is of the mean, "stability" tells 1, 2, 4, 8, ... of them.
         copies: so many sources are judged as edits, too.
         both_orders: a comparer sees each pair twice.
@@ -74,12 +74,11 @@ def evaluate_judge(
     """
     options: dict[str, Any] = {
         "benchmark": benchmark.name,
-        "limit": limit,
         "batch_size": batch_size,
         "retry_failed": retry_failed,
         "progress": progress,
     }
-    items: Iterator[Item] = benchmark.items(place)
+    items = first_rows(benchmark.items(place), limit, ranked=benchmark.ranked)
     found: dict[str, Any] = {}
     if isinstance(judge, Verifier):
         settings = _reward_settings(judge, reward or {})

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,7 +62,6 @@ def judge_edits(
     *,
     benchmark: str,
     reward: Mapping[str, Any],
-    limit: int | None = None,
     samples: int = 1,
     copies: int = 0,
     batch_size: int = 32,
@@ -77,7 +75,6 @@ def judge_edits(
         directory: where records and images go; one run at a time may write to it.
         benchmark: its name, kept with the judge's settings.
         reward: arguments of `EditRRMReward`, but not `record` and `samples`.
-        limit: of the items, the first so many.
         samples: how often each edit is judged; each sample is an answer of its own.
         copies: so many sources are also judged as if they were edits: a judge must give them about 0.
         batch_size: edits per call of the judge.
@@ -97,7 +94,7 @@ def judge_edits(
     with writing_alone(directory, {"benchmark": benchmark, **judge.settings}):
         book = RowBook(directory, retry_failed=retry_failed)
         asking = _Asking(judge, book, benchmark, samples, batch_size, progress)
-        for item in islice(items, limit):
+        for item in items:
             asking.add(item, copy=len(asking.run.copies) < copies)
         asking.flush()
     asking.run.summary = asking.tally.summary()

@@ -23,6 +23,8 @@ __all__ = ["Row", "fetched", "load_json", "read_rows", "require_place"]
 
 #: Rows of a Parquet file decoded at a time; a row may hold several images.
 _CHUNK: Final = 16
+#: Columns are read in pieces of so many bytes, not a row group at once.
+_BUFFER: Final = 1 << 20
 _MAX_JSON: Final = 512 * 2**20
 _ENDINGS: Final = (".parquet", ".arrow", ".jsonl", ".json")
 #: What a column may hold, and how messages name it.
@@ -216,7 +218,7 @@ def _parquet(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]
     import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
     try:
-        with pq.ParquetFile(file) as table:
+        with pq.ParquetFile(file, buffer_size=_BUFFER) as table:
             _check_schema(table.schema_arrow, columns, str(file))
             for batch in table.iter_batches(batch_size=_CHUNK):
                 yield from batch.to_pylist()

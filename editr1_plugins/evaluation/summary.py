@@ -75,8 +75,9 @@ def sane_pairs(pairs: Sequence[JudgedPair], *, headline: str = "", ranked: bool 
     """
     every = list({pair.key: pair for pair in pairs}.values())
     rows = [pair for pair in every if pair.dimension == headline] if headline else every
+    found: dict[str, Any] = {"dimension": headline} if rows and headline else {}
     rows = rows or every
-    found = _accuracies(rows, ranked)
+    found |= _accuracies(rows, ranked)
     tie_rate, failure_rate = rates(_outcomes(rows))
     found |= {"tie_rate": _percent(tie_rate), "failure_rate": _percent(failure_rate), "failures": _failures(rows)}
     found["human_tie_rate"] = _percent(mean(np.array([pair.preference == 0 for pair in rows], dtype=np.float64)))

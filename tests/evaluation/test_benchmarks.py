@@ -27,7 +27,7 @@ from benchmark_folders import (
     write_vcreward,
 )
 
-from editr1_plugins.errors import ConfigError, DataError, PluginError
+from editr1_plugins.errors import ComponentError, ConfigError, DataError, PluginError
 from editr1_plugins.evaluation.catalogue import find_benchmark, read_predictions
 from editr1_plugins.evaluation.items import Benchmark, JudgedPair, read_judged
 from editr1_plugins.evaluation.judging import evaluate_judge
@@ -82,13 +82,41 @@ class TestEditScore:
         assert (found["sane"]["accuracy"], found["sane"]["failure_rate"]) == (50.0, 50.0)
         assert found["sane"]["failures"] == {"down": 1}
 
-    def test_arrow_files_are_read_too(self, tmp_path: Path) -> None:
-        (tmp_path / "in").mkdir()
-        rows = editscore_rows(self.SPECS)
-        table = pa.table({name: pa.array([row[name] for row in rows], type=kind) for name, kind in EDITSCORE.items()})
-        with pa.ipc.new_stream(str(tmp_path / "in" / "data-00000-of-00001.arrow"), table.schema) as stream:
-            stream.write_table(table)
-        assert run("editscore", tmp_path / "in", tmp_path)["items"] == 6
+    def dataset(self) -> Any:
+        """The rows as `datasets` has them."""
+        from datasets import Dataset, Features, Image, List, Value
+
+        text = Value("string")
+        columns = {"key": List(text), "instruction": text, "input_image": Image(), "output_images": List(Image())}
+        features = Features({**columns, "task_type": text, "dimension": text})
+        return Dataset.from_list(editscore_rows(self.SPECS), features=features)
+
+    def test_what_datasets_saves_to_disk_is_read_too(self, tmp_path: Path) -> None:
+        self.dataset().save_to_disk(str(tmp_path / "in"))
+        assert run("editscore", tmp_path / "in", tmp_path)["sane"]["accuracy"] == 50.0
+
+    def test_hub_data_sets(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[tuple[Any, ...]] = []
+
+        def load_dataset(name: str, config: str | None, *, split: str) -> Any:
+            asked.append((name, config, split))
+            return self.dataset()
+
+        monkeypatch.setattr("datasets.load_dataset", load_dataset)
+        found = evaluate_judge(find_benchmark("editscore"), None, Redness(), tmp_path / "out")
+        assert asked == [("EditScore/EditReward-Bench", None, "train")]
+        assert found["sane"]["accuracy"] == 50.0
+        monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: self.dataset().remove_columns("task_type"))
+        with pytest.raises(DataError, match="EditScore/EditReward-Bench has no column 'task_type'"):
+            evaluate_judge(find_benchmark("editscore"), None, Redness(), tmp_path / "out2")
+
+    def test_a_hub_that_cannot_be_reached_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def load_dataset(*_: Any, **__: Any) -> Any:
+            raise ConnectionError("no network")
+
+        monkeypatch.setattr("datasets.load_dataset", load_dataset)
+        with pytest.raises(DataError, match="cannot be loaded from the hub: ConnectionError: no network"):
+            next(find_benchmark("editscore").items(None))
 
     def test_the_official_result_folder(self, tmp_path: Path) -> None:
         folder = tmp_path / "results" / "qwen25vl"
@@ -132,6 +160,15 @@ class TestTiger:
         assert again["official"]["accuracy_3pair"] == 100.0
         assert again["sane"]["accuracy"] == 0.0  # a tie is no ranking
         assert again["sane"]["pair_accuracy"] == pytest.approx(100 * 2 / 3, abs=1e-3)
+
+    def test_a_limit_does_not_cut_a_ranking_and_a_cut_one_does_not_count(self, tmp_path: Path) -> None:
+        specs = [*self.THREE, ("x", "2pair", 200, 100, "A>B")]
+        folder = self.folder(tmp_path, specs)
+        assert run("tiger", folder, tmp_path, limit=1)["items"] == 3
+        cut = evaluate_judge(
+            find_benchmark("tiger"), str(self.folder(tmp_path / "2", specs[1:])), Redness(), tmp_path / "o"
+        )
+        assert cut["official"]["rankings"] == 1
 
     def test_candidates_of_a_ranking_are_judged_once(self, tmp_path: Path) -> None:
         judge = Redness()
@@ -403,6 +440,40 @@ class TestWrongSchemas:
         found = run("pairs", write_json_lines(tmp_path / "in" / "p.jsonl", rows), tmp_path, judge)
         assert found["sane"]["failures"] == {"bad_image": 3}
         assert judge.asked == []
+
+
+PLUGIN = """
+from editr1_plugins import hookimpl
+from editr1_plugins.evaluation.benchmarks.own import OwnPairs
+
+class Ours(OwnPairs):
+    name = "house-pairs"
+
+    def official(self, judged):
+        return {"accuracy": 12.5}
+
+@hookimpl
+def register_benchmarks(register):
+    register("house-pairs", Ours, summary="our own")
+    register("no-benchmark", dict)
+"""
+
+
+def test_a_plugin_adds_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "house_bench.py").write_text(PLUGIN)
+    info = tmp_path / "house_bench-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: house-bench\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[editr1]\nhouse = house_bench\n")
+    row = {"source": save(tmp_path / "s.png", 0), "winner": "s.png", "loser": "s.png", "instruction": "x"}
+    path = write_json_lines(tmp_path / "p.jsonl", [row])
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        registry.cache_clear()
+        assert run("house-pairs", path, tmp_path)["official"]["accuracy"] == 12.5
+        with pytest.raises(ComponentError, match="benchmark 'no-benchmark' broke its protocol: dict needs name"):
+            find_benchmark("no-benchmark")
+    registry.cache_clear()
 
 
 class TestCatalogue:

@@ -12,6 +12,7 @@ hold several images; the first is the source here, since an edit has one source.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -80,7 +81,7 @@ class MMRB2Benchmark:
             votes = _votes(said.get(key), f"{path.name}, {key!r}")
             failure = None if len(votes) == 2 and None not in votes else "no_judgement"
             blank = _pair(key, chosen.upper(), str(pair.get("prompt_source") or ""), f"{place}, pair {number}")
-            found.append(JudgedPair(**{**vars(blank), "votes": votes or (None,), "failure": failure}))
+            found.append(replace(blank, votes=votes or (None,), failure=failure))
         return found
 
 

@@ -3,8 +3,8 @@
 A row is a pair; the pairs of a 3- or 4-way ranking share what stands before the "_" of their id. Official code:
 TIGER-AI-Lab/EditReward, evaluate/inference_2pair_hf.py (judges) and eval_bench.py (reward models).
 
-- Judges: the label is compared as text; calls that failed leave the denominator. A ranking is right where all its pairs
-  are. The headline is micro over rankings.
+- Judges: the label is compared as text; calls that failed leave the denominator, with the ranking they belong to. A
+  ranking is right where all its pairs are. The headline is micro over rankings.
 - Reward models: a 2-way tie is |difference| <= threshold, and the threshold is tuned on the same 2-way pairs; 3- and
   4-way compare argsort(scores) reversed, which gives equal scores to the later index.
 
@@ -74,7 +74,10 @@ class TigerBenchmark:
         right: dict[str, list[bool]] = {size: [] for size in _SIZES}
         threshold = _tuned_threshold(pairs) if scored else 0.0
         for size, group in _groups(pairs):
-            answer = _reward_right(group, size, threshold) if scored else _judge_right(group)
+            complete = len(group) == _SIZES[size] * (_SIZES[size] - 1) // 2
+            answer = None
+            if complete:
+                answer = _reward_right(group, size, threshold) if scored else _judge_right(group)
             if answer is not None:
                 right[size].append(answer)
         every = [each for answers in right.values() for each in answers]
@@ -177,7 +180,7 @@ def _groups(pairs: Sequence[JudgedPair]) -> Iterator[tuple[str, list[JudgedPair]
 
 def _judge_right(group: Sequence[JudgedPair]) -> bool | None:
     """All labels as people gave them; None where a call failed. What the parser could not read ("Unknown") is wrong."""
-    if any(pair.votes[0] is None and pair.failure != "no_label" for pair in group if pair.votes) or not group[0].votes:
+    if any(not pair.votes or (pair.votes[0] is None and pair.failure != "no_label") for pair in group):
         return None
     return all(_said(pair) == _normal(pair) for pair in group)
 

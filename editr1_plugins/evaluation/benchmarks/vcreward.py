@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,7 +85,7 @@ class VCRewardBenchmark:
             winner = said.get(blank.key)
             vote = None if winner is None else _winner(str(winner), f"{path.name}, {blank.key!r}")
             failure = "not recorded (failed, or a tie)" if vote is None else None
-            found.append(JudgedPair(**{**vars(blank), "votes": (vote,), "failure": failure}))
+            found.append(replace(blank, votes=(vote,), failure=failure))
         return found
 
     def _rows(self, place: str) -> Iterator[Row]:
