@@ -12,7 +12,7 @@ from .language import tiny_tokenizer, tiny_vision_language_model, tiny_vision_la
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["prompt_words", "save_tiny_judge", "tiny_pairs", "tiny_traces"]
+__all__ = ["prompt_words", "save_tiny_judge", "tiny_pairs", "tiny_traces", "write_rows"]
 
 _PROMPTS: Final = ("judge_rules", "judge_task", "judge_edited", "answer_think", "answer_verify", "answer_think_verify")
 _QUESTIONS: Final = (
@@ -112,3 +112,23 @@ def _with_images(rows: list[dict[str, Any]], columns: Iterable[str]) -> Dataset:
     for name in columns:
         dataset = dataset.cast_column(name, Image())
     return dataset
+
+
+def write_rows(rows: Dataset, folder: str | os.PathLike[str]) -> Path:
+    """Write rows as a folder with `rows.jsonl` and, below `images`, the images that its lines name."""
+    import json
+
+    from PIL.Image import Image
+
+    from ..images import content_hash, encode_png
+
+    path = Path(folder)
+    (path / "images").mkdir(parents=True, exist_ok=True)
+    with (path / "rows.jsonl").open("w", encoding="utf-8") as file:
+        for row in rows:
+            for column, value in row.items():
+                if isinstance(value, Image):
+                    row[column] = f"images/{content_hash(value)}.png"
+                    (path / row[column]).write_bytes(encode_png(value))
+            file.write(json.dumps(row) + "\n")
+    return path
