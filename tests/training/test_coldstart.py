@@ -300,6 +300,25 @@ class TestBehindAServer:
         assert report.stages["traces"].failed == report.stages["traces"].items > 0
         assert len(load_rows(tmp_path / "b")) == 0
 
+    def test_a_retry_takes_another_seed(self, tmp_path: Path) -> None:
+        with JudgeServer("I would rather not.") as server:
+            settings = config_from_mapping(config(tmp_path, server.url))
+            run_coldstart(settings, rows=rows(2))
+            first = {request.body["seed"] for request in server.requests}
+            run_coldstart(settings, rows=rows(2), retry_failed=True)
+            second = {request.body["seed"] for request in server.requests} - first
+        assert len(second) == len(first)
+        assert {line["attempt"] for line in lines_of(tmp_path, "traces")} == {0, 1}
+
+    def test_text_that_is_no_unicode_does_not_end_the_run(self, tmp_path: Path) -> None:
+        def broken(request: Any) -> str:
+            return answer(request).replace("I see", "I see \ud800").replace("seen", "seen \udc00")
+
+        with JudgeServer(broken) as server:
+            report = run_coldstart(config_from_mapping(config(tmp_path, server.url)), rows=rows(4))
+        assert report.examples == len(load_traces(tmp_path / "dataset")) > 0
+        assert any("seen ?" in reason for row in load_rows(tmp_path) for reason in row["reasons"])
+
 
 def load_rows(folder: Path) -> list[Any]:
     from pyarrow import parquet

@@ -132,17 +132,22 @@ def _row(run: Run, each: Candidate, chosen: Line, category: str) -> dict[str, An
     return {
         "source": each.source,
         "edited": each.edited,
-        "instruction": each.instruction,
-        "principles": principles,
+        "instruction": _text(each.instruction),
+        "principles": [{name: _text(text) for name, text in principle.items()} for principle in principles],
         "gold": gold["gold"],
-        "reasons": gold["reasons"],
-        "reasoning": reasoning_of(trace["trace"]),
+        "reasons": [_text(reason) for reason in gold["reasons"]],
+        "reasoning": _text(reasoning_of(trace["trace"])),
         "verdicts": trace["verdicts"] or [None] * len(principles),
         "average": trace["average"],
         "score": trace["score"],
         "judge": judge,
         "category": category,
     }
+
+
+def _text(text: str) -> str:
+    """Text that can be written as UTF-8; models now and then send half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _schema() -> pyarrow.Schema:

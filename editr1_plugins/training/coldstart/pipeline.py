@@ -59,7 +59,8 @@ def run_coldstart(
     Args:
         config: everything that outcomes depend on.
         rows: the data itself, as mappings with the columns that `config.data` names (images or bytes, no paths).
-        judges: verifiers by the names in `config.traces.judges`, in the place of their specs.
+        judges: verifiers by the names in `config.traces.judges`, in the place of their specs. Of a `GenerativeVerifier`
+            only the model is used: mode, temperature and samples are the configuration's.
         gold: the strong judge, in the place of `config.verify.spec`.
         decomposer: in the place of `config.decompose.spec`.
         editors: functions (source, instruction, seed) -> edited image, by the names in `config.candidates`.
@@ -82,10 +83,11 @@ def run_coldstart(
     _check_parts(config, parts)
     run = Run(config, parts, limit=limit, retry_failed=retry_failed, progress=progress)
     with writing_alone(run.folder.path, _FORMAT), run:
+        report: object = None
         for stage in STAGES:
             if stage in stages:
-                _WORK[stage](run)
-        return report_of(run)
+                report = _WORK[stage](run)
+        return report if isinstance(report, ColdStartReport) else report_of(run)
 
 
 def _check_parts(config: ColdStartConfig, parts: Parts) -> None:

@@ -75,7 +75,7 @@ def report_of(run: Run) -> ColdStartReport:
     from .dataset import chosen_lines
 
     stages = {name: _counts(_latest(run, name)) for name in _FILES if run.exists(name)}
-    chosen = list(chosen_lines(run))
+    chosen = list(chosen_lines(run)) if run.exists("verify") else []
     if chosen:
         stages["choose"] = _counts(chosen)
     selected = run.selected() if run.exists("select") else []

@@ -119,6 +119,10 @@ class Run:
         """The items that have no outcome yet (or, with `retry_failed`, a reason instead of one)."""
         return [key for key in keys if key not in file or (self.retry_failed and file.failed(key))]
 
+    def attempt(self, file: StageFile, key: str) -> int:
+        """How often the item was tried before: it takes another seed each time."""
+        return int(file.get(key).get("attempt", 0)) + 1 if key in file else 0
+
     def work(self, file: StageFile, keys: Sequence[str], lanes: Sequence[Lane[T]]) -> None:
         """Work lanes off and write what they find; `keys` are all items of the stage, for the progress."""
         wanted = set(keys)

@@ -59,13 +59,15 @@ class StageFile:
         self._places: dict[str, int] = {}
         self._failed: set[str] = set()
         self._file: BinaryIO = open(path, "rb" if read_only else "a+b")  # noqa: SIM115  # see close()
+        self._reader: BinaryIO = open(path, "rb")  # noqa: SIM115
+        self._lock = threading.Lock()
         try:
             self._end = self._load(header)
             if not read_only:
                 self._file.truncate(self._end)
                 self._end = self._end or self._write([header], 0)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def _load(self, header: dict[str, Any]) -> int:
@@ -131,21 +133,14 @@ class StageFile:
         return iter(list(self._places))
 
     def get(self, key: str) -> Line:
-        """The last line of an item.
+        """The last line of an item. Thread-safe.
 
         Raises:
             KeyError: it has none.
         """
-        place = self._places[key]
-        data = bytearray()
-        while not data.endswith(b"\n"):
-            # Lines are short, mostly; each read takes what the last ones did not.
-            part = os.pread(self._file.fileno(), 8192, place + len(data))
-            if not part:
-                raise DataError(f"{self.path} became shorter while it was read")
-            newline = part.find(b"\n")
-            data += part if newline < 0 else part[: newline + 1]
-        line: Line = json.loads(data)
+        with self._lock:
+            self._reader.seek(self._places[key])
+            line: Line = json.loads(self._reader.readline())
         return line
 
     def lines(self) -> Iterator[Line]:
@@ -183,6 +178,7 @@ class StageFile:
 
     def close(self) -> None:
         self._file.close()
+        self._reader.close()
 
 
 def _changes(old: Any, new: Any, name: str) -> Iterator[str]:
@@ -240,6 +236,7 @@ class StageFolder:
             temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
             temporary.write_bytes(encode_png(rgb))
             temporary.replace(path)  # whole or not at all
+        self._remember(name, rgb.copy())  # what the caller does with its image is no business of ours
         return name
 
     def image(self, name: str) -> Image:
@@ -255,10 +252,14 @@ class StageFolder:
         if not _NAME.fullmatch(name):
             raise ImageError(f"image {name[:100]!r} is no name of this folder")
         image = read_image(os.path.join(self.path, name))
+        self._remember(name, image)
+        return image
+
+    def _remember(self, name: str, image: Image) -> None:
         with self._lock:
+            if name not in self._decoded:
+                self._pixels += image.width * image.height
             self._decoded[name] = image
-            self._pixels += image.width * image.height
             while self._pixels > _DECODED_PIXELS and len(self._decoded) > 1:
                 _, old = self._decoded.popitem(last=False)
                 self._pixels -= old.width * old.height
-        return image

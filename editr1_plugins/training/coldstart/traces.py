@@ -117,16 +117,17 @@ def _chat(run: Run, config: JudgeConfig, backend: ChatBackend) -> _Ask:
         found: list[Line] = []
         for each, edit, asked in zip(part, edits, principles, strict=True):
             item = each.key if is_remote(backend) else ""
-            seeded = replace(sampling, seed=seed_of(run.config.seed, "trace", item, config.name))
+            attempt = run.attempt(run.file("traces"), f"{each.key}/{config.name}")
+            seed = seed_of(run.config.seed, "trace", item, config.name, *([attempt] if attempt else []))
+            seeded = replace(sampling, seed=seed)
             try:
                 request = trace_request(edit, asked, config.mode, system)
             except DataError as error:
                 found.append({"samples": [_unread(f"bad_request: {error}", "")]})
                 continue
             replies = ask_one(backend, request, seeded)
-            found.append(
-                {"samples": [_read(reply, asked, config.mode) for reply in replies], "tokens": usage_of(replies)}
-            )
+            samples = [_read(reply, asked, config.mode) for reply in replies]
+            found.append({"samples": samples, "tokens": usage_of(replies), "attempt": attempt})
         return found
 
     return ask
@@ -160,6 +161,9 @@ def called(
     def check(row: int, answer: object) -> Verification:
         if not isinstance(answer, Verification):
             raise TypeError(f"returned a {type(answer).__name__}, not a Verification")
+        texts = [answer.trace, answer.failure or "", *(verdict.reason for verdict in answer.verdicts)]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a trace, failure or reason that is no text")
         if answer.verdicts and len(answer.verdicts) != len(principles[row]):
             raise ValueError(f"returned {len(answer.verdicts)} verdicts for {len(principles[row])} principles")
         return answer

@@ -103,10 +103,12 @@ def _asked(
     principles: tuple[Principle, ...],
 ) -> Line:
     usable = [trace["trace"] for _, trace in traces_of(run, candidate.key) if trace["score"] is not None]
-    seed = seed_of(run.config.seed, "gold", candidate.key if is_remote(backend) else "")
+    attempt = run.attempt(run.file("verify"), candidate.key)
+    item = candidate.key if is_remote(backend) else ""
+    seed = seed_of(run.config.seed, "gold", item, *([attempt] if attempt else []))
     request = gold_request(edit, principles, usable[: run.config.verify.references])
     replies = ask_one(backend, request, replace(sampling, seed=seed))
-    line: Line = {"tokens": usage_of(replies)}
+    line: Line = {"tokens": usage_of(replies), "attempt": attempt}
     if replies[0].failure is not None:
         return line | {"failure": replies[0].failure}
     if replies[0].finish_reason == "length":
