@@ -8,25 +8,31 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from editr1_plugins.evaluation.metrics import Floats
 
 __all__ = [
     "RESAMPLES",
+    "Codes",
     "McNemar",
     "PairedDifference",
     "average_ranks",
     "bootstrap_means",
+    "coded_spearman",
     "fisher_mean",
     "interval",
     "macro_interval",
     "mcnemar",
     "mean_interval",
+    "ordered_codes",
     "paired_bootstrap",
     "resampled",
     "spearman",
     "tanh_of_mean",
 ]
+
+Codes = npt.NDArray[np.intp]
 
 RESAMPLES: Final = 2000
 #: Index arrays are made in pieces of about so many numbers.
@@ -35,10 +41,13 @@ _PIECE: Final = 2_000_000
 
 def average_ranks(values: Sequence[float] | Floats) -> Floats:
     """Ranks from 1; equal values share the mean of their ranks."""
-    _, place, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks: Floats = (ends - (counts - 1) / 2.0)[place]
-    return ranks
+    return _ranks(ordered_codes(values))
+
+
+def ordered_codes(values: Sequence[float] | Floats) -> Codes:
+    """Whole numbers from 0 in the order of the values, equal for equal values."""
+    _, codes = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True)
+    return codes
 
 
 def spearman(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -> float:
@@ -49,12 +58,24 @@ def spearman(first: Sequence[float] | Floats, second: Sequence[float] | Floats) 
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} values")
+    return coded_spearman(ordered_codes(first), ordered_codes(second))
+
+
+def coded_spearman(first: Codes, second: Codes) -> float:
+    """`spearman` of values that are `ordered_codes` already (of a larger set, too), without sorting."""
     if len(first) < 2:
         return math.nan
-    one, two = average_ranks(first), average_ranks(second)
-    one, two = one - one.mean(), two - two.mean()
+    one, two = _ranks(first), _ranks(second)
+    middle = (len(first) + 1) / 2
+    one, two = one - middle, two - middle
     scale = math.sqrt(float(one @ one) * float(two @ two))
     return float(one @ two) / scale if scale > 0 else math.nan
+
+
+def _ranks(codes: Codes) -> Floats:
+    counts = np.bincount(codes)
+    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2.0)[codes]
+    return ranks
 
 
 def fisher_mean(correlations: Sequence[float]) -> float:

@@ -29,11 +29,13 @@ from editr1_plugins.evaluation.metrics import (
     rates,
 )
 from editr1_plugins.evaluation.statistics import (
+    coded_spearman,
     fisher_mean,
     interval,
     macro_interval,
     mcnemar,
     mean_interval,
+    ordered_codes,
     paired_bootstrap,
     resampled,
     spearman,
@@ -192,18 +194,15 @@ def _rated(rating: Sequence[float], part: str) -> float:
 
 def _correlation_interval(rows: Sequence[JudgedRating], said: Floats, meant: Floats) -> list[float] | None:
     members = list(_by_name([row.group or row.key for row in rows]).values())
-    names = np.array([row.category for row in rows], dtype=object)
-    labels = np.unique(names)
+    _, codes = np.unique([row.category for row in rows], return_inverse=True)
+    said_codes, meant_codes = ordered_codes(said), ordered_codes(meant)
     if len(members) < 2:
         return None
 
     def statistic(drawn: Floats) -> float:
         at = np.concatenate([members[int(number)] for number in drawn])
-        found = []
-        for label in labels:
-            some = at[names[at] == label]
-            found.append(spearman(said[some], meant[some]))
-        return fisher_mean(found)
+        some = (at[codes[at] == code] for code in range(codes.max() + 1))
+        return fisher_mean([coded_spearman(said_codes[each], meant_codes[each]) for each in some])
 
     limits = interval(resampled(statistic, len(members), resamples=_RATING_DRAWS))
     return None if limits is None else [round(each, 4) for each in limits]

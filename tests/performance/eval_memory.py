@@ -53,7 +53,7 @@ def write_lines(folder: Path, pairs: int, encoded: list[bytes]) -> Path:
     with path.open("w") as file:
         for at in range(pairs):
             names = {}
-            for kind, step in (("winner", 1 + at % 4), ("loser", 5 + at % 4)):
+            for kind, step in (("winner", 5 + at % 4), ("loser", 1 + at % 4)):
                 names[kind] = f"{at}-{kind}.png"
                 (folder / names[kind]).hardlink_to(folder / f"{step}.png")
             row = {"source": "0.png", "instruction": "make the image darker", **names}
@@ -68,7 +68,7 @@ def write_parquet(folder: Path, pairs: int, encoded: list[bytes]) -> Path:
     with pq.ParquetWriter(path, schema) as writer:
         for start in range(0, pairs, 100):
             rows = [
-                {"source": 0, "winner": 1 + at % 4, "loser": 5 + at % 4} for at in range(start, min(start + 100, pairs))
+                {"source": 0, "winner": 5 + at % 4, "loser": 1 + at % 4} for at in range(start, min(start + 100, pairs))
             ]
             cells = [
                 {name: {"bytes": encoded[step], "path": None} for name, step in row.items()}
