@@ -81,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
         print_dataclasses(option_types(), "sft")
         return 0
     if args.merge:
-        return _merge(*args.merge, args.more)
+        adapter, out = args.merge
+        return _merge(adapter, out, args.more)
     if args.json and not args.check:
         raise ConfigError("--json goes with --check; training logs to the terminal and to trackers (report_to)")
     more = [*args.more, "--use_cpu", "true"] if args.check else args.more  # a machine without the GPU can check

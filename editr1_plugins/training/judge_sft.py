@@ -105,6 +105,8 @@ class JudgeSFTTrainer(VLMCheckpoints, WholeCheckpoints, SFTTrainer):
             sequence is longer than the model takes.
     """
 
+    data_collator: Any
+
     def __init__(
         self,
         model: Any,
