@@ -21,12 +21,21 @@ def _any(words: str) -> re.Pattern[str]:
     return re.compile(rf"\b(?:{'|'.join(words.split('|'))})\b", re.IGNORECASE)
 
 
+_VERBS: Final = (
+    "add|adjust|apply|blur|brighten|change|close|colou?r|convert|crop|cut|darken|delete|draw|dress|dye|edit|enlarge|"
+    "erase|exchange|extend|fill|flip|get|give|have|hide|increase|insert|keep|leave|let|lighten|lower|make|mirror|move|"
+    "open|paint|place|put|raise|recolou?r|redraw|reduce|remove|render|rebuild|repaint|replace|resize|restore|rotate|"
+    "set|shave|shift|show|shrink|smooth|swap|switch|take|tidy|transform|tint|turn|use|whiten|widen|write|zoom"
+)
 #: Several steps in an instruction that the grammar does not understand as a whole.
 _STEPS: Final = re.compile(
-    r"[;\n]|\bthen\b|\bfinally\b|\bafter that\b|\bfirst\b.{1,200}\bnext\b|\b(?:and|while|as well as)\s+(?:also\s+)?"
-    r"(?:add|change|remove|replace|make|turn|put|move|erase|delete|recolou?r|paint|draw|place|swap|give|increase|reduce"
-    r"|brighten|darken|blur|crop|rotate|shift|adjust|set|keep)\b",
+    r"[;\n]|\bthen\b|\bfinally\b|\bafter that\b|\bboth\b|\bwith (?:its|their|his|her)\b|:\s[^,]{1,200},"
+    rf"|(?:\band|\bwhile|\bbut|\bas well as|,)\s+(?:also\s+|then\s+)?(?:{_VERBS})\b",
     re.IGNORECASE,
+)
+#: Instructions say what to do; where none of these words begins a clause, it has to be inferred.
+_ASKS: Final = re.compile(
+    rf"(?:^|[.;,:!]\s*|\b(?:and|please|to|then|can you|could you)\s+)(?:{_VERBS})\b", re.IGNORECASE
 )
 _FINE: Final = _any(
     "slightly|subtly|subtle|a bit|a little|barely|gently|only|just the|except|without (?:changing|altering|touching)|"
@@ -46,6 +55,7 @@ _SPATIAL: Final = _any(
     "between|behind|in front of|next to|beside|above|below|underneath|beneath|on top of|inside|outside|around|"
     "(?:in|at|to|from) the (?:middle|cent(?:er|re)|corner|foreground|background of|edge)|cent(?:er|re)d?|align(?:ed)?|"
     "(?:first|second|third|fourth|fifth|last|nearest|farthest|leftmost|rightmost|topmost|middle)|parallel|facing|rotate|"
+    "swap|upper|lower|as (?:large|tall|wide|big|long|high|small) as|(?:larg|tall|wid|bigg|small)er than|"
     "mirror(?:ed)?|flip(?:ped)?|horizontal(?:ly)?|vertical(?:ly)?|diagonal(?:ly)?|closer|further|farther|symmetrical(?:ly)?"
 )
 
@@ -67,7 +77,7 @@ def traits_of(instruction: str) -> tuple[str, ...]:
     found = {
         "multi-step": len(operations) > 1 if operations else bool(_STEPS.search(text)),
         "fine-grained": bool(_FINE.search(text)),
-        "implicit": bool(_IMPLICIT.search(text)),
+        "implicit": bool(_IMPLICIT.search(text)) or not (operations or _ASKS.search(text)),
         "spatial": bool(_SPATIAL.search(text)),
     }
     return tuple(trait for trait in TRAITS if found[trait])
