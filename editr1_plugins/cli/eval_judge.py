@@ -106,7 +106,8 @@ def _asked(args: argparse.Namespace, benchmark: Benchmark) -> dict[str, Any]:
     )
     reward = {"decomposer": args.decomposer, "cache": args.cache}
     reward = {name: value for name, value in reward.items() if value is not None}
-    return evaluate_judge(
+    shown = not args.json and sys.stderr.isatty()
+    found = evaluate_judge(
         benchmark,
         args.data,
         judge,
@@ -119,8 +120,11 @@ def _asked(args: argparse.Namespace, benchmark: Benchmark) -> dict[str, Any]:
         reward={**reward, "guards": DEFAULT_GUARD_NAMES} if args.guards else reward,
         batch_size=args.batch_size,
         retry_failed=args.retry_failed,
-        progress=None if args.json or not sys.stderr.isatty() else _show_progress,
+        progress=_show_progress if shown else None,
     )
+    if shown:
+        print(file=sys.stderr)
+    return found
 
 
 def _prices(args: argparse.Namespace) -> Prices | None:
@@ -168,8 +172,8 @@ def _numbers(table: dict[str, Any], depth: int = 1) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
     if isinstance(value, list):
         return f"[{', '.join(_cell(each) for each in value)}]"
+    if isinstance(value, float):
+        return "0" if value == 0 else f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
     return printable(str(value))

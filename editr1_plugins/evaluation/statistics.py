@@ -109,16 +109,19 @@ def macro_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """As `mean_interval`, of the unweighted mean of the categories' means; drawn within each category."""
+    """As `mean_interval`, of the unweighted mean of the categories' means; drawn within each category.
+
+    A category with one cluster only does not vary; None where none does."""
     names = np.asarray(categories, dtype=object)
-    draws = []
+    draws, varied = [], False
     for place, name in enumerate(sorted(set(categories))):
         chosen = np.flatnonzero((names == name) & ~np.isnan(values))
         if chosen.size:
             some = None if clusters is None else [clusters[int(at)] for at in chosen]
             drawn = bootstrap_means(values[chosen], some, seed=seed + place)
+            varied = varied or drawn is not None
             draws.append(np.full(RESAMPLES, values[chosen].mean()) if drawn is None else drawn)
-    return interval(np.mean(draws, axis=0), level) if draws else None
+    return interval(np.mean(draws, axis=0), level) if varied else None
 
 
 def bootstrap_means(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from editr1_plugins.backends.chat import ChatBackend, ChatReply, ChatRequest, Sampling
@@ -16,7 +17,7 @@ from editr1_plugins.errors import ConfigError
 from editr1_plugins.evaluation.replies import number_in, trace_of, usage_of, why_missing
 from editr1_plugins.principles.asking import ask
 from editr1_plugins.principles.prompt_text import Prompt, digest, load_prompt, quoted
-from editr1_plugins.types import MAX_SCORE, Edit, Principle, Verification
+from editr1_plugins.types import MAX_SCORE, Edit, Principle, Verdict, Verification
 
 __all__ = ["VIEScoreVerifier"]
 
@@ -65,7 +66,7 @@ class VIEScoreVerifier:
         self.identity = f"{self.prompt_version} {drawn} by {self.model_version}"
 
     def verify(self, edits: Sequence[Edit], principles: Sequence[Sequence[Principle]]) -> list[Verification]:
-        """One verification per edit, in order, without verdicts; the principles are not read.
+        """One verification per edit, in order; the principles are not read, so every verdict is None.
 
         Raises:
             ValueError: not as many lists of principles as edits.
@@ -74,7 +75,8 @@ class VIEScoreVerifier:
             raise ValueError(f"{len(edits)} edits but {len(principles)} lists of principles")
         requests = [request for edit in edits for request in (_sc_request(edit), _pq_request(edit))]
         replies = ask(self.backend, requests, self.sampling)
-        return [_verification(replies[at], replies[at + 1]) for at in range(0, len(replies), 2)]
+        judged = [_verification(replies[at], replies[at + 1]) for at in range(0, len(replies), 2)]
+        return [replace(each, verdicts=_not_asked(asked)) for each, asked in zip(judged, principles, strict=True)]
 
     def __repr__(self) -> str:
         return f"VIEScoreVerifier({self.identity!r})"
@@ -91,6 +93,10 @@ def _sc_request(edit: Edit) -> ChatRequest:
 
 def _pq_request(edit: Edit) -> ChatRequest:
     return ChatRequest(system=_prompt("pq").fill(), parts=(_prompt("pq_task").fill(), edit.edited))
+
+
+def _not_asked(principles: Sequence[Principle]) -> tuple[Verdict, ...]:
+    return tuple(Verdict(principle=each, passed=None, reason="not asked") for each in principles)
 
 
 def _verification(consistency: Sequence[ChatReply], quality: Sequence[ChatReply]) -> Verification:

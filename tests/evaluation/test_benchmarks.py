@@ -277,6 +277,20 @@ def test_compass_counts_ties_within_a_tolerance_and_by_dimension(tmp_path: Path)
     assert found["sane"]["half_credit"] == 75.0
 
 
+def test_data_sets_of_image_files_are_fetched_as_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_compass(tmp_path / "snapshot", [("IA", "preference", 200, 100)])
+    asked: list[tuple[str, str]] = []
+
+    def snapshot_download(name: str, *, repo_type: str) -> str:
+        asked.append((name, repo_type))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    found = evaluate_judge(find_benchmark("editreward-compass"), None, Redness(), tmp_path / "out")
+    assert asked == [("DogNeverSleep/EditReward-Compass", "dataset")]
+    assert found["official"]["accuracy"] == 100.0
+
+
 class TestVCReward:
     SPECS = (("size", 200, 100, "Image A"), ("size", 200, 100, "Image B"), ("tone", 50, 50, "Image A"))
 

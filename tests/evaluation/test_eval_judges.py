@@ -13,6 +13,7 @@ from editr1_plugins.evaluation.judges import WholeEdit, resolve_judge
 from editr1_plugins.evaluation.pairwise import Comparer, Comparison, PairwiseJudge
 from editr1_plugins.evaluation.replies import number_in, tagged
 from editr1_plugins.evaluation.viescore import VIEScoreVerifier
+from editr1_plugins.testing import VerifierContract
 from editr1_plugins.testing.judge_server import JudgeServer, Received, Scripted
 from editr1_plugins.types import Edit, Verifier
 from editr1_plugins.verifiers.generative import GenerativeVerifier
@@ -132,6 +133,15 @@ def resolve_viescore() -> Verifier:
     judge = resolve_judge("viescore:judge@http://127.0.0.1:9/v1")
     assert isinstance(judge, Verifier)
     return judge
+
+
+class TestVIEScoreContract(VerifierContract):
+    needs_principles = False
+
+    @pytest.fixture
+    def verifier(self):  # type: ignore[no-untyped-def, override]
+        with JudgeServer(grades()) as server:
+            yield resolve_judge(f"viescore:judge@{server.url}")
 
 
 class TestPairwise:
