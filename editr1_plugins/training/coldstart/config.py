@@ -126,7 +126,8 @@ class JudgeConfig:
 
     `system` (or the text of `system_file`) is put before the judge's own rules; the form of the answer stays. Where the
     spec is no chat model (`measure`, a plugin), it is called `samples` times and `system`, `temperature` and
-    `max_tokens` have no meaning; `mode` says in what form a trace is written that it does not give itself.
+    `max_tokens` have no meaning; `mode` says in what form a trace is written that it does not give itself. `ray` is
+    how many workers of Ray (extra [ray]) call such a verifier, `ray_gpus` the GPUs that each of them takes.
     """
 
     name: str
@@ -139,6 +140,8 @@ class JudgeConfig:
     system_file: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     price: Price | None = None
+    ray: int | None = None
+    ray_gpus: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +230,7 @@ def _check(config: ColdStartConfig) -> None:
         "dataset.shard_rows": (config.dataset.shard_rows, 1),
         **{f"candidates.{each.name}.count": (each.count, 1) for each in config.candidates},
         **{f"traces.judges.{each.name}.samples": (each.samples, 1) for each in config.traces.judges},
+        **{f"traces.judges.{each.name}.ray": (each.ray or 1, 1) for each in config.traces.judges},
     }
     for name, (value, bound) in least.items():
         if value < bound:

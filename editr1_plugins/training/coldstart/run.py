@@ -19,7 +19,7 @@ from .store import Line, StageFile, StageFolder
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Editor", "Parts", "Progress", "Run", "principles_of", "settings_of"]
+__all__ = ["Editor", "Parts", "Progress", "Run", "parts_of", "principles_of", "settings_of"]
 
 #: An editor of the caller's: (source, instruction, seed) -> the edited image.
 Editor = Callable[["Image", str, int], "Image"]
@@ -34,7 +34,7 @@ _BEFORE: Final[Mapping[str, tuple[str, ...]]] = {
     "verify": ("traces",),
 }
 #: Settings that change how fast or how dear a stage is, or where a model is served, but no outcome.
-_RUNTIME: Final = ("price", "batch_size", "device")
+_RUNTIME: Final = ("price", "batch_size", "device", "ray", "ray_gpus")
 _RUNTIME_OPTIONS: Final = ("concurrency", "timeout", "max_retries", "api_key", "max_response_bytes")
 _ADDRESS: Final = re.compile(r"@https?://\S+")
 

@@ -47,9 +47,7 @@ def write_traces(run: Run) -> None:
     for judge in run.config.traces.judges:
         own = [keys[key] for key in _pending_of(keys, pending, judge.name)]
         if own:
-            verifier = verifier_from(
-                judge.spec, run.parts.judges.get(judge.name), judge.options, f"traces.judges.{judge.name}"
-            )
+            verifier = _verifier(run, judge)
             # The same object may be given under two names.
             lock = nullcontext() if getattr(verifier, "thread_safe", False) else locks[id(verifier)]
             lanes.append(_lane(run, judge, verifier, lock, own))
@@ -73,6 +71,18 @@ def trace_keys(run: Run, candidates: Sequence[Candidate]) -> dict[str, Candidate
 def _pending_of(keys: dict[str, Candidate], pending: set[str], judge: str) -> list[str]:
     """The keys of one judge that have no traces yet, in order."""
     return [key for key in keys if key in pending and key.rpartition("/")[2] == judge]
+
+
+def _verifier(run: Run, judge: JudgeConfig) -> Verifier:
+    verifier = verifier_from(judge.spec, run.parts.judges.get(judge.name), judge.options, f"traces.judges.{judge.name}")
+    if judge.ray is None:
+        return verifier
+    if backend_of(verifier) is not None:
+        raise ConfigError(f"traces.judges.{judge.name}.ray: a chat model is no work for Ray; its server has workers")
+    from .ray_verifier import RayVerifier
+
+    given = run.parts.judges.get(judge.name)
+    return RayVerifier(judge.spec if given is None and judge.spec else verifier, judge.ray, gpus=judge.ray_gpus)
 
 
 def _lane(
@@ -173,7 +183,7 @@ def called(
 
 def plain_threads(verifier: Verifier) -> int:
     """Threads that call a verifier: one, unless it says that it is `thread_safe`."""
-    return _THREADS if getattr(verifier, "thread_safe", False) else 1
+    return int(getattr(verifier, "threads", _THREADS)) if getattr(verifier, "thread_safe", False) else 1
 
 
 def _read(reply: ChatReply, principles: Sequence[Principle], mode: Mode) -> Line:
