@@ -170,7 +170,7 @@ def _check(script: TraceArguments, model: Any, config: JudgeSFTConfig, args: arg
         if name is None:
             continue
         traces = load_traces(name, split)
-        usable = usable_traces(traces, mode)
+        usable = usable_traces(traces, mode, config.dataset_num_proc)
         step = max(1, len(usable) // args.check_rows)
         rows = range(0, len(usable), step)
         counts = [token_counts(usable[row], mode, processor) for row in rows]

@@ -20,9 +20,10 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import torch
+from accelerate.utils import broadcast_object_list
 from trl import SFTConfig, SFTTrainer
 
 from ..backends.local_model import forbidden_tokens
@@ -45,7 +46,6 @@ __all__ = ["JudgeSFTConfig", "JudgeSFTTrainer", "token_counts", "trace_rows", "t
 
 _log = logging.getLogger(__name__)
 _SHOWN: Final = 5
-_BATCH: Final = 1000
 _IGNORED: Final = -100  # torch's and transformers' label of what is not learned
 
 
@@ -105,6 +105,8 @@ class JudgeSFTTrainer(VLMCheckpoints, WholeCheckpoints, SFTTrainer):
             sequence is longer than the model takes.
     """
 
+    _tag_names: ClassVar[list[str]] = ["trl", "sft", "edit-r1"]
+    _paper: ClassVar[dict[str, str]] = {"title": "Edit-R1", "id": "2604.27505"}
     data_collator: Any
 
     def __init__(
@@ -175,25 +177,59 @@ def trace_text(row: Mapping[str, Any], mode: Mode = "think+verify") -> str:
     return compose_trace(reasoning, principles, verdicts, average, row["score"], mode)
 
 
-def usable_traces(traces: Dataset, mode: Mode) -> Dataset:
+def usable_traces(traces: Dataset, mode: Mode, workers: int | None = None) -> Dataset:
     """The traces that can be written in this mode; others are left out and logged. Only texts are looked at.
+
+    Args:
+        traces: as `load_traces` gives them.
+        mode: how the judge answers.
+        workers: processes; a trace takes a few milliseconds, most of them to read back what was written.
 
     Raises:
         DataError: a column is missing, or no trace can be used.
     """
+    return _without(traces, _problems(traces, mode, workers), mode)
+
+
+def _problems(traces: Dataset, mode: Mode, workers: int | None) -> dict[int, str]:
+    """Why traces cannot be written, by their number."""
     needed = ("principles", "verdicts", "score", "reasoning")
     missing = [name for name in (*needed, "source", "edited", "instruction") if name not in traces.column_names]
     if missing:
         raise DataError(f"the traces have no column {' and no '.join(missing)}; load_traces reads them")
-    texts = traces.select_columns(list(needed)).with_format(None)
-    problems: dict[int, str] = {}
-    for start in range(0, len(texts), _BATCH):
-        batch = texts[start : start + _BATCH]
-        for place, values in enumerate(zip(*batch.values(), strict=True)):
-            try:
-                trace_text(dict(zip(batch, values, strict=True)), mode)
-            except DataError as error:
-                problems[start + place] = str(error)
+    found = (
+        traces.select_columns(list(needed))
+        .with_format(None)
+        .map(
+            _Problems(mode),
+            batched=True,
+            remove_columns=list(needed),
+            num_proc=workers,
+            load_from_cache_file=False,  # it would not notice another version of the parser
+            desc="composing traces",
+        )
+    )
+    return {number: reason for number, reason in enumerate(found["problem"]) if reason is not None}
+
+
+@dataclass(frozen=True)
+class _Problems:
+    mode: Mode
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[str | None]]:
+        return {
+            "problem": [self.problem(dict(zip(batch, row, strict=True))) for row in zip(*batch.values(), strict=True)]
+        }
+
+    def problem(self, row: Mapping[str, Any]) -> str | None:
+        try:
+            trace_text(row, self.mode)
+        except DataError as error:
+            return str(error)
+        return None
+
+
+def _without(traces: Dataset, problems: Mapping[int, str], mode: Mode) -> Dataset:
     if not problems:
         return traces
     reasons = Counter(reason.partition(":")[0] for reason in problems.values()).most_common(_SHOWN)
@@ -250,7 +286,12 @@ def _prepared(traces: Any, args: JudgeSFTConfig) -> Any:
         return None
     if isinstance(traces, dict):
         return {name: _prepared(part, args) for name, part in traces.items()}
-    return trace_rows(usable_traces(traces, cast(Mode, args.mode)), cast(Mode, args.mode))
+    mode = cast(Mode, args.mode)
+    found: list[Any] = [None]
+    if args.process_index == 0:
+        found = [_problems(traces, mode, args.dataset_num_proc)]
+    broadcast_object_list(found)  # minutes of work for a large data set, which one process does for all
+    return trace_rows(_without(traces, found[0], mode), mode)
 
 
 class _WholeTraces:

@@ -75,6 +75,7 @@ def test_sft_starts_with_a_tiny_model_of_the_same_classes(path: Path, tmp_path: 
         "save_steps": 2,
         "eval_max_tokens": 8,
         "max_pixels": 4096,
+        "dataset_num_proc": 2,
         "dataloader_num_workers": 1,
         "report_to": "none",
         "use_cpu": "true",
