@@ -81,6 +81,7 @@ def evaluate_judge(
     items = first_rows(benchmark.items(place), limit, ranked=benchmark.ranked)
     found: dict[str, Any] = {}
     if isinstance(judge, Verifier):
+        _check_samples(judge, samples)
         settings = _reward_settings(judge, reward or {})
         run = judge_edits(items, directory, reward=settings, samples=samples, copies=copies, **options)
         judged = judged_with(run, samples)
@@ -95,6 +96,12 @@ def evaluate_judge(
     write_judged(directory / JUDGED, judged)
     (directory / "summary.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
     return found
+
+
+def _check_samples(judge: Verifier, samples: int) -> None:
+    sampling = getattr(judge, "sampling", None)
+    if samples > 1 and sampling is not None and (sampling.temperature == 0 or sampling.seed is not None):
+        raise ConfigError(f"{samples} samples at temperature 0, or with one seed, are all the same; set a temperature")
 
 
 def _reward_settings(judge: Verifier, given: Mapping[str, Any]) -> dict[str, Any]:

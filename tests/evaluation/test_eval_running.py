@@ -18,6 +18,7 @@ from benchmark_folders import Redness, picture, save, write_compass, write_image
 from editr1_plugins.errors import ConfigError, DataError
 from editr1_plugins.evaluation.catalogue import find_benchmark, read_predictions
 from editr1_plugins.evaluation.items import JudgedPair
+from editr1_plugins.evaluation.judges import resolve_judge
 from editr1_plugins.evaluation.judging import Prices, evaluate_judge
 from editr1_plugins.evaluation.pairwise import Comparison
 from editr1_plugins.reward.bulk_rows import BulkSummary
@@ -153,6 +154,12 @@ class TestVerifiers:
     def test_bad_arguments(self, folder: Path, tmp_path: Path, option: str, value: int) -> None:
         with pytest.raises(ConfigError, match=option):
             compass(folder, tmp_path / "out", Redness(), **{option: value})
+
+    def test_samples_that_cannot_differ_are_refused(self, folder: Path, tmp_path: Path) -> None:
+        for options in ({}, {"temperature": 0.7, "seed": 1}):
+            judge = resolve_judge("viescore:m@http://127.0.0.1:9/v1", **options)
+            with pytest.raises(ConfigError, match="are all the same"):
+                compass(folder, tmp_path / "out", judge, samples=4)
 
     def test_what_was_written_is_read_as_predictions(self, folder: Path, tmp_path: Path) -> None:
         compass(folder, tmp_path / "out", Redness())
