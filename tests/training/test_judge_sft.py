@@ -289,13 +289,14 @@ class TestTraining:
         assert (tmp_path / "lora" / "adapter_model.safetensors").is_file()
 
     @pytest.mark.slow
-    def test_killed_and_resumed_is_the_same_run(self, judge: str, tmp_path: Path) -> None:
-        whole = _weights(judge, tmp_path / "whole", "")
-        killed = _run(judge, tmp_path / "killed", "kill")
+    @pytest.mark.parametrize("trained", ["model", "adapter_model"])
+    def test_killed_and_resumed_is_the_same_run(self, judge: str, tmp_path: Path, trained: str) -> None:
+        whole = _weights(judge, tmp_path / "whole", trained, "")
+        killed = _run(judge, tmp_path / "killed", trained, "kill")
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert not (tmp_path / "killed" / "model.safetensors").exists()
+        assert not (tmp_path / "killed" / f"{trained}.safetensors").exists()
         assert (tmp_path / "killed" / "checkpoint-2").is_dir()
-        resumed = _weights(judge, tmp_path / "killed", "resume")
+        resumed = _weights(judge, tmp_path / "killed", trained, "resume")
         assert whole.keys() == resumed.keys()
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -303,11 +304,13 @@ class TestTraining:
 _SCRIPT = """
 import os, signal, sys, torch
 from pathlib import Path
+from peft import LoraConfig
 from transformers import TrainerCallback
 torch.set_num_threads(1)
 from editr1_plugins.testing.judges import tiny_traces
+from editr1_plugins.training.judge_model import LORA_TARGETS
 from editr1_plugins.training.judge_sft import JudgeSFTConfig, JudgeSFTTrainer
-judge, folder, how = sys.argv[1:]
+judge, folder, trained, how = sys.argv[1:]
 args = JudgeSFTConfig(output_dir=folder, per_device_train_batch_size=2, max_steps=5, learning_rate=1e-2, bf16=False,
     use_cpu=True, report_to=[], save_steps=2, disable_tqdm=True, gradient_checkpointing=None,
     activation_checkpointing=False, eval_strategy="steps", eval_steps=2)
@@ -317,15 +320,16 @@ class Kill(TrainerCallback):
         if how == "kill" and state.global_step == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
-trainer = JudgeSFTTrainer(judge, args, tiny_traces(8), tiny_traces(2), callbacks=[Kill()])
+lora = LoraConfig(r=4, target_modules=LORA_TARGETS, lora_dropout=0.3) if trained == "adapter_model" else None
+trainer = JudgeSFTTrainer(judge, args, tiny_traces(8), tiny_traces(2), peft_config=lora, callbacks=[Kill()])
 trainer.train(resume_from_checkpoint=how == "resume")
 trainer.save_model()
 """
 
 
-def _run(judge: str, folder: Path, how: str) -> subprocess.CompletedProcess[str]:
+def _run(judge: str, folder: Path, trained: str, how: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", _SCRIPT, judge, str(folder), how],
+        [sys.executable, "-c", _SCRIPT, judge, str(folder), trained, how],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -333,9 +337,9 @@ def _run(judge: str, folder: Path, how: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def _weights(judge: str, folder: Path, how: str) -> dict[str, torch.Tensor]:
+def _weights(judge: str, folder: Path, trained: str, how: str) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
-    done = _run(judge, folder, how)
+    done = _run(judge, folder, trained, how)
     assert done.returncode == 0, done.stderr
-    return load_file(folder / "model.safetensors")
+    return load_file(folder / f"{trained}.safetensors")
