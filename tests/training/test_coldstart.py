@@ -300,6 +300,18 @@ class TestBehindAServer:
         assert report.stages["traces"].failed == report.stages["traces"].items > 0
         assert len(load_rows(tmp_path / "b")) == 0
 
+    def test_a_chat_model_may_be_asked_for_gold_as_any_judge_is(self, tmp_path: Path) -> None:
+        with JudgeServer(answer) as server:
+            settings = config(tmp_path, server.url)
+            settings["verify"] = {"spec": f"openai:judge-gold@{server.url}", "as_verifier": True}
+            report = run_coldstart(config_from_mapping(settings), rows=rows(4))
+        asked = [request for request in server.requests if request.body["model"] == "judge-gold"]
+        assert len(asked) == report.stages["verify"].items
+        assert all('{"trace":' not in text for request in asked for text in request.texts)
+        assert report.examples > 0
+        assert report.spent["verify"].requests == len(asked)
+        assert report.cost is not None
+
     def test_a_retry_takes_another_seed(self, tmp_path: Path) -> None:
         with JudgeServer("I would rather not.") as server:
             settings = config_from_mapping(config(tmp_path, server.url))

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from coldstart_kit import answer, config, files_below, lines_of, write_rows
 
 SEED = 3
-#: When to kill, in shares of all requests: while the filter, the judges and the strong judge are asked, and at the end.
-POINTS = (0.06, 0.4, 0.85, 1.0)
+#: When to kill, in shares of all requests: while the filter is asked, the judges, and the strong judge.
+POINTS = (0.06, 0.5, 1.0)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 #: What a request is about: the model, and its seed; for the filter, which has one seed, the row's instruction.
@@ -82,3 +82,20 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
         assert not done.intersection(made[at:])
     assert set(made) == finished(whole, instructions)
     assert files_below(whole / "dataset") == files_below(pieces / "dataset")
+
+
+def test_an_interrupt_keeps_what_was_asked_for(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "data", 4)
+    output = tmp_path / "out"
+    with JudgeServer(answer, latency=1.0) as server:
+        process = subprocess.Popen(
+            command(output, data, server.url), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and not any(each.body["model"] != "filter" for each in list(server.requests)):
+            time.sleep(0.01)
+        time.sleep(0.3)  # the others of the first few
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        asked = {about(each) for each in server.requests}
+    instructions = {row.key: row.instruction for row in InputRows(DataConfig(name=str(data)), ["edited"])}
+    assert asked == finished(output, instructions)

@@ -155,13 +155,17 @@ class TracesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GoldConfig:
-    """The strong judge. A chat model gets our prompt with up to `references` traces; any other verifier's verdicts are
-    taken as they are."""
+    """The strong judge. A chat model gets our prompt with up to `references` traces.
+
+    The verdicts of any other verifier are taken as they are; with `as_verifier` those of a chat model as well, which is
+    asked as its spec asks any edit then.
+    """
 
     spec: str | None = None
     temperature: float = 0.0
     max_tokens: int = 4096
     references: int = 8
+    as_verifier: bool = False
     batch_size: int = 32
     options: Mapping[str, Any] = field(default_factory=dict)
     price: Price | None = None

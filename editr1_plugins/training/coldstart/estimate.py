@@ -117,6 +117,9 @@ class _Counter:
     def _gold(self) -> EstimateLine:
         gold = self.config.verify
         calls = len(self._pending("verify", self._candidates))
+        if gold.as_verifier and gold.spec:
+            prompt = self._tokens(trace_request(_edit(), _principles(self.config), "think+verify", ""))
+            return self._line("verify", "verify", calls, prompt, self.assumed.trace_tokens, gold.price)
         if not (gold.spec or "").startswith(_CHAT):
             return self._line("verify", "verify", calls, 0, 0, gold.price)
         drawn = sum(judge.samples for judge in self.config.traces.judges)

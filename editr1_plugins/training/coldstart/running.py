@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Lane(Generic[T]):
 def drain(lanes: Sequence[Lane[T]], write: Callable[[list[Line]], None]) -> None:
     """Work all lanes off, next to each other; `write` gets lines as soon as they are there, in this thread.
 
-    What a task raises ends the call; what was done before is written.
+    What a task raises, or an interrupt, ends the call; what was done or under way is written.
     """
     with ExitStack() as stack:
         pools = [ThreadPoolExecutor(lane.threads, thread_name_prefix="editr1-coldstart") for lane in lanes]
@@ -46,15 +46,24 @@ def drain(lanes: Sequence[Lane[T]], write: Callable[[list[Line]], None]) -> None
 
         for number in range(len(lanes)):
             refill(number)
-        while running:
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            numbers = {running.pop(each) for each in done}
-            problems = [error for each in done if (error := each.exception()) is not None]
-            write([line for each in done if each.exception() is None for line in each.result()])
-            if problems:
-                raise problems[0]
-            for number in numbers:
-                refill(number)
+        try:
+            while running:
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                numbers = {running.pop(each) for each in done}
+                write(_lines(done))
+                if problems := [error for each in done if (error := each.exception()) is not None]:
+                    raise problems[0]
+                for number in numbers:
+                    refill(number)
+        except BaseException:
+            # What is under way was asked, and perhaps paid for; an interpreter that exits waits for it anyway.
+            done, _ = wait([each for each in running if not each.cancel()])
+            write(_lines(done))
+            raise
+
+
+def _lines(done: Iterable[Future[list[Line]]]) -> list[Line]:
+    return [line for each in done if each.exception() is None for line in each.result()]
 
 
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

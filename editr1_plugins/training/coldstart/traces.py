@@ -24,7 +24,7 @@ from .run import Run
 from .running import Lane, batches, seed_of
 from .store import Line
 
-__all__ = ["asked_judges", "called", "plain_threads", "trace_keys", "verdict_row", "write_traces"]
+__all__ = ["add_tokens", "asked_judges", "called", "plain_threads", "trace_keys", "verdict_row", "write_traces"]
 
 _MAX_TRACE: Final = 20_000
 _THREADS: Final = 4
@@ -153,8 +153,8 @@ def _plain(config: JudgeConfig, verifier: Verifier, lock: AbstractContextManager
                 answers = called(verifier, edits, principles, [each.row for each in part])
             for line, answer, asked in zip(found, answers, principles, strict=True):
                 line["samples"].append(_sample(answer, asked, config.mode))
-                if isinstance(answer, Verification) and answer.usage is not None:
-                    _add_tokens(line, answer)
+                if isinstance(answer, Verification):
+                    add_tokens(line, answer)
         return found
 
     return ask
@@ -226,8 +226,10 @@ def _unread(failure: str, trace: str) -> Line:
     return {"trace": trace, "verdicts": [], "average": None, "score": None, "failure": failure}
 
 
-def _add_tokens(line: Line, answer: Verification) -> None:
-    assert answer.usage is not None
+def add_tokens(line: Line, answer: Verification) -> None:
+    """Add what a verification took to the line's tokens, where it says so."""
+    if answer.usage is None:
+        return
     tokens = line.setdefault("tokens", {"prompt": 0, "cached": 0, "completion": 0})
     tokens["prompt"] += answer.usage.prompt_tokens or 0
     tokens["cached"] += answer.usage.cached_tokens or 0

@@ -19,7 +19,7 @@ from .edits import Candidate, judged_edits, listed_candidates
 from .run import Run
 from .running import Lane, batches, seed_of
 from .store import Line
-from .traces import asked_judges, called, plain_threads, verdict_row
+from .traces import add_tokens, asked_judges, called, plain_threads, verdict_row
 
 __all__ = ["traces_of", "verifiable", "write_gold"]
 
@@ -39,7 +39,7 @@ def write_gold(run: Run) -> None:
         return run.work(file, list(candidates), [])
     config = run.config.verify
     verifier = verifier_from(config.spec, run.parts.gold, config.options, "verify")
-    backend = backend_of(verifier)
+    backend = None if config.as_verifier else backend_of(verifier)
     ask = _plain(verifier) if backend is None else _chat(run, backend)
 
     def work(keys: list[str]) -> list[Line]:
@@ -128,7 +128,9 @@ def _plain(verifier: Verifier) -> _Ask:
 def _taken(answer: Verification | Failure) -> Line:
     if isinstance(answer, Failure):
         return {"failure": answer.reason}
+    line: Line = {}
+    add_tokens(line, answer)
     gold = verdict_row([verdict.passed for verdict in answer.verdicts])
     if all(verdict is None for verdict in gold):
-        return {"failure": answer.failure or "no_verdicts: none of the principles was judged"}
-    return {"gold": gold, "reasons": [verdict.reason for verdict in answer.verdicts]}
+        return line | {"failure": answer.failure or "no_verdicts: none of the principles was judged"}
+    return line | {"gold": gold, "reasons": [verdict.reason for verdict in answer.verdicts]}
