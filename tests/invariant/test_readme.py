@@ -39,8 +39,9 @@ def blocks(path: Path, mark: str) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder as a reader has it: the pictures of `docs/`."""
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    """A folder as a reader has it: the pictures of `docs/`, and the examples that commands name."""
+    for folder in ("docs", "examples/edits", "examples/judge"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path
 
 
