@@ -21,7 +21,7 @@ from editr1_plugins.backends.local_model import LocalModel
 from editr1_plugins.errors import ConfigError, DataError
 from editr1_plugins.testing.judges import save_tiny_judge, tiny_pairs, tiny_traces
 from editr1_plugins.training.judge_evaluation import JudgeEvaluation, JudgeSettings
-from editr1_plugins.training.judge_model import LORA_TARGETS
+from editr1_plugins.training.judge_model import LORA_TARGETS, judge_processor
 from editr1_plugins.training.judge_sft import (
     JudgeSFTConfig,
     JudgeSFTTrainer,
@@ -179,6 +179,20 @@ class TestRows:
         trainer = JudgeSFTTrainer(judge, settings(tmp_path), tiny_traces(2))
         trainer.data_collator.longest = 300
         with pytest.raises(DataError, match=r"3[0-9][0-9] tokens, and the model takes 300; make images smaller"):
+            trainer.data_collator([trainer.train_dataset[0]])
+
+    def test_control_tokens_that_only_this_tokenizer_knows(self, judge: str, tmp_path: Path) -> None:
+        for changed in ({"reasoning": "I [[stop]] here."}, {"instruction": "make it [[stop]]"}):
+            processor = judge_processor(judge)
+            processor.tokenizer.add_special_tokens({"additional_special_tokens": ["[[stop]]"]})
+            trainer = JudgeSFTTrainer(judge, settings(tmp_path), changed_traces(1, **changed), None, processor)
+            with pytest.raises(DataError, match=r"a trace spells '\[\[stop\]\]', which this model's tokenizer"):
+                trainer.data_collator([trainer.train_dataset[0]])
+
+    def test_what_the_processor_refuses_names_the_images(self, judge: str, tmp_path: Path) -> None:
+        trainer = JudgeSFTTrainer(judge, settings(tmp_path), tiny_traces(1))
+        trainer.processing_class.image_processor.size = {"height": 8, "width": 8}
+        with pytest.raises(DataError, match=r"refuses a trace \(images 16x16, 16x16\): "):
             trainer.data_collator([trainer.train_dataset[0]])
 
     def test_counts_are_those_of_the_batch(self, judge: str, tmp_path: Path) -> None:
