@@ -93,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
         print_dataclasses(option_types(), "gcpo")
         return 0
     if args.make_pairs:
-        return _make_pairs(*args.make_pairs, args.min_gap, args.more)
+        source, target = args.make_pairs
+        return _make_pairs(source, target, args.min_gap, args.more)
     if args.json and not args.check:
         raise ConfigError("--json goes with --check; training logs to the terminal and to trackers (report_to)")
     script, model, config = parse_dataclasses(option_types(), args.more, "gcpo")

@@ -127,6 +127,8 @@ def pairs_from_scores(directory: str | os.PathLike[str], *, min_gap: float = 1.0
     for record in latest_records(root):
         if isinstance(record.get("score"), (int, float)) and record.get("source_image"):
             groups.setdefault((record["source_image"], record["instruction"]), []).append(record)
+    if not groups:
+        raise DataError(f"{root} holds no edit with a score")
     rows = []
     for (source, instruction), records in groups.items():
         best, worst = max(records, key=_score), min(records, key=_score)  # of equals the first
@@ -231,8 +233,8 @@ def _ranked(loaded: Dataset, name: str, most: int | None, draw: random.Random) -
 
 def _lengths(loaded: Dataset, name: str) -> list[int | None]:
     """Of the lists of a column, None where there is none; what they hold is not read."""
-    import pyarrow
-    import pyarrow.compute
+    import pyarrow  # type: ignore[import-untyped, unused-ignore]
+    import pyarrow.compute  # type: ignore[import-untyped, unused-ignore]
 
     cells = loaded.data.column(name)
     is_list = pyarrow.types.is_list(cells.type) or pyarrow.types.is_large_list(cells.type)

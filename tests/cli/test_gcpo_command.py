@@ -147,7 +147,8 @@ class TestMakePairs:
     def test_best_against_worst_of_what_score_judged(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for name, level in (("source", 60), ("dark", 60), ("bright", 150)):
             Pictures.new("RGB", (32, 32), (level,) * 3).save(tmp_path / f"{name}.png")
-        rows = [{"source": "source.png", "edited": f"{e}.png", "instruction": "brighten"} for e in ("dark", "bright")]
+        same = {"source": "source.png", "instruction": "brighten it"}
+        rows = [{**same, "edited": f"{name}.png"} for name in ("dark", "bright")]
         (tmp_path / "edits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         judged, made = str(tmp_path / "judged"), str(tmp_path / "made")
         command = ["score", "--input", str(tmp_path / "edits.jsonl"), "--output", judged, "--verifier", "measure"]

@@ -191,6 +191,9 @@ class TestFromScores:
         assert len(pairs_from_scores(directory, min_gap=0.5)) == 2
         with pytest.raises(DataError, match="none of 2 groups"):
             pairs_from_scores(directory, min_gap=9)
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(DataError, match="holds no edit with a score"):
+            pairs_from_scores(tmp_path / "empty")
         with pytest.raises(ConfigError, match="min_gap"):
             pairs_from_scores(directory, min_gap=0)
 
