@@ -15,8 +15,9 @@ from typing import Any, Final
 import torch
 from accelerate.utils import save_fsdp_optimizer
 from torch import nn
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import sort_checkpoints
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..errors import DataError
 from .parallel import sharded
@@ -97,6 +98,8 @@ class WholeCheckpoints(Trainer):
     each publishes its own processes' files.
     """
 
+    is_fsdp_enabled: bool
+    is_deepspeed_enabled: bool
     _writing: CheckpointFolder | None = None
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -143,6 +146,27 @@ class WholeCheckpoints(Trainer):
         if self.args.local_process_index == 0:
             folder.clean()
         self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not self._restored(resume_from_checkpoint, self.model if model is None else model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if not self._restored(str(self.state.best_model_checkpoint), self.model):
+            super()._load_best_model()
+
+    def _restored(self, folder: str, model: Any) -> bool:
+        """Read a whole transformers model back by `from_pretrained`; False where the checkpoint holds something else.
+
+        The Trainer looks weights up by their names in the file. These differ from the names in the model for families
+        whose files keep an older layout, Qwen2.5-VL among them; it then warns, and goes on with the weights it has.
+        """
+        whole = any((Path(folder) / name).is_file() for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
+        if not whole or not isinstance(model, PreTrainedModel) or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return False
+        stored = type(model).from_pretrained(folder, dtype=model.dtype, use_safetensors=True, local_files_only=True)
+        model.load_state_dict(stored.state_dict())  # strict: a weight without a place is an error
+        return True
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if self.state.global_step >= self.state.max_steps:  # resumed at its end; transformers would train on
@@ -191,7 +215,6 @@ class ResumableTrainer(WholeCheckpoints):
     """
 
     policy: Policy
-    is_fsdp_enabled: bool
     _passes: int = 0  # replay passes since the start of the run
     passes_before_update: int = 0  # those that the updates so far have used
     _generation: Any = None  # the rollout that is being replayed; not stored, so a checkpoint waits for its end

@@ -37,7 +37,6 @@ from .checkpoints import BetweenRollouts, WholeCheckpoints
 from .group_sampler import GroupSampler
 from .judge_model import judge_processor, limit_pixels
 from .preference_pairs import SIDES, add_principles, missing_principles, pair_rows, synthetic_count
-from .vlm_checkpoints import VLMCheckpoints
 
 __all__ = ["GCPOConfig", "GCPOTrainer", "contrastive_rewards"]
 
@@ -111,7 +110,7 @@ class _PairSampler(GroupSampler):
         return int(2 * self._group * super().__len__())
 
 
-class GCPOTrainer(VLMCheckpoints, WholeCheckpoints, GRPOTrainer):
+class GCPOTrainer(WholeCheckpoints, GRPOTrainer):
     """Trains a VLM judge by Group Contrastive Preference Optimization.
 
     No control token but the end is sampled: a sampled image placeholder would count as an image when the trace is
