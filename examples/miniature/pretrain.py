@@ -1,0 +1,189 @@
+"""The untrained model learns to look: what a downloaded VLM brings along, MiniEdit's judge has to be given.
+
+Half of its exercises ask for a description of both images, half put a few of the decomposer's questions, of which the
+answers come from `measure`. There are no scores in it and no teachers, and it is the same for every mode.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch.nn.functional import cross_entropy
+
+from editr1_plugins.miniedit.compounds import Attempt, Compound, draw_attempt, sample_attempt, sample_compound
+from editr1_plugins.miniedit.judge_model import (
+    SIZES,
+    build_judge_model,
+    build_judge_processor,
+    build_judge_tokenizer,
+)
+from editr1_plugins.miniedit.judge_texts import CAPTION_REQUEST, caption, judge_pieces, some_principles
+from editr1_plugins.miniedit.teachers import NoisyTeacher
+from editr1_plugins.miniedit.world import Scene, Shape, draw
+from editr1_plugins.principles.rules import decompose_instruction
+from editr1_plugins.training.preference_pairs import judge_messages
+from editr1_plugins.training.traces import compose_trace
+from editr1_plugins.types import Edit
+from editr1_plugins.verifiers.measure import MeasureVerifier
+from editr1_plugins.verifiers.prompting import MODES
+
+WARMUP = 30
+
+
+class Exercise(NamedTuple):
+    messages: list[dict[str, Any]]
+    images: list[Image]
+    answer: str
+
+
+def exercises(count: int, seed: int) -> list[Exercise]:
+    rng = np.random.default_rng(seed)
+    made = [description(rng) for _ in range(count // 2)]
+    while len(made) < count:
+        made += questions(rng)
+    return made
+
+
+def description(rng: np.random.Generator) -> Exercise:
+    compound = sample_compound(rng)
+    attempt = sample_attempt(rng, compound)
+    flaw = "noise" if attempt.noise else "blur" if attempt.blur else "clean"
+    ground = "drift" if any(attempt.tint) else "kept"
+    answer = f"{caption(compound.task.scene)}\n{caption(result(compound, attempt))}\n{flaw} {ground}"
+    content = [{"type": "image"}, {"type": "text", "text": CAPTION_REQUEST}, {"type": "image"}]
+    images = [draw(compound.task.scene), draw_attempt(compound, attempt)]
+    return Exercise([{"role": "user", "content": content}], images, answer)
+
+
+def result(compound: Compound, attempt: Attempt) -> Scene:
+    """What is to be seen in the edited image."""
+    scene = compound.task.scene
+    shapes: dict[Shape, Shape | None] = {shape: shape for shape in scene.shapes}
+    background, added = scene.background, []
+    for asked, share, wrong in zip(compound.parts, attempt.done, attempt.wrong, strict=True):
+        part = wrong or asked
+        if share < 0.5:
+            continue
+        if part.background is not None:
+            background = part.background
+        elif part.before is not None:
+            shapes[part.before] = part.after
+        else:
+            added.append(part.after)
+    if attempt.other is not None:
+        shapes[attempt.other[0]] = attempt.other[1]
+    return Scene(background=background, shapes=tuple(shape for shape in (*shapes.values(), *added) if shape))
+
+
+def questions(rng: np.random.Generator) -> list[Exercise]:
+    """Two edits of one task, each with a few questions about it and their true answers."""
+    compound = sample_compound(rng)
+    principles, source = decompose_instruction(compound.task.instruction), draw(compound.task.scene)
+    edits = [
+        Edit(
+            source=source,
+            edited=draw_attempt(compound, sample_attempt(rng, compound)),
+            instruction=compound.task.instruction,
+        )
+        for _ in range(2)
+    ]
+    made = []
+    for edit, truth in zip(edits, MeasureVerifier().verify(edits, [principles] * 2), strict=True):
+        places = some_principles(rng, principles)
+        asked = [principles[place] for place in places]
+        verdicts = [truth.verdicts[place].passed is not False for place in places]
+        messages, images = judge_messages(edit, asked, MODES[int(rng.integers(len(MODES)))])
+        answer = compose_trace("", asked, verdicts, None, 1.0, "verify").partition("\n\n<score>")[0]
+        made.append(Exercise(messages, images, answer))
+    return made
+
+
+def example_answers(seed: int, count: int = 600) -> list[str]:
+    """Answers in every mode and of the exercises, for the tokenizer's pieces: every verdict both ways."""
+    rng = np.random.default_rng(seed)
+    teacher = NoisyTeacher(name="spelling", flip=0.4, seed=seed)
+    answers = [exercise.answer for exercise in exercises(2 * count, seed)]
+    for _ in range(count):
+        compound = sample_compound(rng)
+        image, principles = draw(compound.task.scene), decompose_instruction(compound.task.instruction)
+        edit = Edit(
+            source=image,
+            edited=draw_attempt(compound, sample_attempt(rng, compound)),
+            instruction=compound.task.instruction,
+        )
+        (told,) = teacher.verify([edit], [principles])
+        assert told.score is not None
+        verdicts = [verdict.passed for verdict in told.verdicts]
+        answers += [compose_trace(told.trace, principles, verdicts, told.average, told.score, mode) for mode in MODES]
+    return answers
+
+
+def pretrain(
+    folder: Path, *, size: str, seed: int, steps: int, count: int = 40_000, batch: int = 64, rate: float = 2e-3
+) -> None:
+    """Train a model from nothing and write it, with its processor, as `from_pretrained` reads it."""
+    captions = [" background, ", *(f", {place} " for place in ("top right", "bottom left", "bottom right"))]
+    tokenizer = build_judge_tokenizer([*judge_pieces(example_answers(seed)), *captions, "none", CAPTION_REQUEST])
+    processor = build_judge_processor(tokenizer)
+    model = build_judge_model(tokenizer, SIZES[size], seed=seed)
+    made = [encoded(processor, exercise) for exercise in exercises(count, seed + 1)]
+    made.sort(key=lambda one: len(one[0]) + len(one[1]))
+    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(steps))
+    rng, began = np.random.default_rng(seed), time.process_time()
+    model.train()
+    for step in range(steps):
+        # Neighbours in length, so that little is padded.
+        first = int(rng.integers(len(made) - 3 * batch))
+        chosen = [made[first + int(place)] for place in rng.choice(3 * batch, batch, replace=False)]
+        loss = loss_of(model, tokenizer.pad_token_id, chosen)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if (step + 1) % 100 == 0:
+            print(
+                f"pretraining: step {step + 1}, loss {loss.item():.3f}, {time.process_time() - began:.0f} CPU s",
+                flush=True,
+            )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def cosine(steps: int) -> Callable[[int], float]:
+    return lambda step: min(1.0, (step + 1) / WARMUP) * (0.525 + 0.475 * math.cos(math.pi * step / steps))
+
+
+def encoded(processor: Any, exercise: Exercise) -> tuple[list[int], list[int], Any]:
+    """Ids of the prompt and of the answer, and the pixels of both images."""
+    text = processor.apply_chat_template(exercise.messages, tokenize=False, add_generation_prompt=True)
+    prompt = processor(text=[text], images=[exercise.images], return_tensors="pt")
+    answer = [*processor.tokenizer(exercise.answer).input_ids, processor.tokenizer.eos_token_id]
+    return prompt["input_ids"][0].tolist(), answer, (prompt["pixel_values"], prompt["image_grid_thw"])
+
+
+def loss_of(model: Any, pad: int, examples: list[tuple[list[int], list[int], Any]]) -> torch.Tensor:
+    left = max(len(prompt) for prompt, _, _ in examples)
+    right = max(len(answer) for _, answer, _ in examples)
+    ids = torch.full((len(examples), left + right), pad)
+    for row, (prompt, answer, _) in enumerate(examples):
+        ids[row, left - len(prompt) : left] = torch.tensor(prompt)
+        ids[row, left : left + len(answer)] = torch.tensor(answer)
+    logits = model(
+        input_ids=ids,
+        attention_mask=(ids != pad).long(),
+        mm_token_type_ids=(ids == model.config.image_token_id).int(),
+        pixel_values=torch.cat([pixels for _, _, (pixels, _) in examples]),
+        image_grid_thw=torch.cat([grid for _, _, (_, grid) in examples]),
+        use_cache=False,
+        logits_to_keep=right + 1,
+    ).logits[:, :-1]
+    return cross_entropy(logits.transpose(1, 2), ids[:, left:], ignore_index=pad)
