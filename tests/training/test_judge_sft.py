@@ -286,7 +286,9 @@ class TestTraining:
             trainer.train()
             assert trainer.model.generation_config.to_dict() == generation
             assert sum("eval_judge/parse_rate" in entry for entry in trainer.state.log_history) == (4 if asked else 0)
-            weights.append({name: each.detach().clone() for name, each in trainer.model.named_parameters() if "lora" in name})
+            weights.append(
+                {name: each.detach().clone() for name, each in trainer.model.named_parameters() if "lora" in name}
+            )
         assert any(float(each.abs().sum()) > 0 for name, each in weights[0].items() if "lora_B" in name)
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
