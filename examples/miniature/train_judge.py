@@ -6,7 +6,7 @@
 Each stage's model is kept in a folder of its own below --output (`base`, `sft`, `gcpo`) and a rerun goes on after the
 last one that is there. Bounded by steps and seeded.
 
-No weights ship yet. With the defaults' budget (6 CPU minutes of pretraining, 1 to 3 of SFT, 0.35 M parameters) the judge
+No weights ship yet. With 6 CPU minutes of pretraining, 1 to 3 of SFT and 0.35 M parameters the judge
 writes answers that parse but gives nearly the same score to every edit: on 211 held-out pairs with T+V it was greedily
 equal on all of them after 191 SFT steps. What it lacks is a look at the edited image; it needs more pretraining.
 """
