@@ -141,7 +141,8 @@ def train(folder: Path, name: str, processes: int, rank: int = 0) -> None:
 
 def _is_compared(name: str) -> bool:
     # Of an evaluation's last batch, filled up for two processes, only our own measures leave out what is twice there.
-    return ("eval_" not in name or name.startswith("eval_gcpo")) and not any(word in name for word in ("time", "second", "runtime"))
+    ours = "eval_" not in name or name.startswith("eval_gcpo")
+    return ours and not any(word in name for word in ("time", "second", "runtime"))
 
 
 class Fickle:
