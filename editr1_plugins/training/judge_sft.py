@@ -37,7 +37,6 @@ from .judge_model import judge_processor, limit_pixels
 from .preference_pairs import judge_messages
 from .trace_data import read_principles
 from .traces import compose_trace
-from .vlm_checkpoints import VLMCheckpoints
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -88,7 +87,7 @@ class JudgeSFTConfig(SFTConfig):
                 raise ConfigError(f"{name}={str(wrong).lower()} does not go with a judge: {why}")
 
 
-class JudgeSFTTrainer(VLMCheckpoints, WholeCheckpoints, SFTTrainer):
+class JudgeSFTTrainer(WholeCheckpoints, SFTTrainer):
     """Trains a VLM judge on traces.
 
     Args:
