@@ -33,6 +33,7 @@ COMMANDS: Final = (
     "grpo",
     "best-of",
     "eval",
+    "study",
     "report",
     "plugins",
 )

@@ -1,0 +1,1 @@
+"""Human studies: blind comparisons of two editors (Good / Same / Bad), as a page to answer and as figures from it."""
