@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 from editr1_plugins.testing.judge_server import JudgeServer, Received
@@ -60,6 +61,7 @@ def killed(arguments: list[str], server: JudgeServer, after: int) -> None:
     time.sleep(0.1)  # what was on its way
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "data", 12)
     instructions = {row.key: row.instruction for row in InputRows(DataConfig(name=str(data)), ["edited"])}

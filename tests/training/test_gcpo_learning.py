@@ -97,6 +97,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_to_prefer_losers(tmp_path_factory.mktemp("judge"))
 
 
+@pytest.mark.slow
 def test_a_judge_that_prefers_losers_is_turned_round(judge: Path, tmp_path: Path) -> None:
     _, before, after = trained(judge, tmp_path, pairs_of(64, seed=1))
     assert before["eval_gcpo/pair_accuracy"] < 0.2

@@ -27,7 +27,6 @@ CASES: dict[str, tuple[dict[str, Any], int, int]] = {
     "two iterations": ({"num_iterations": 2, "save_steps": 3}, 6, 4),  # 3 is amid a rollout: it waits for 4
     "two updates a rollout": ({"steps_per_generation": 2, "save_steps": 1, "per_device_train_batch_size": 4}, 4, 2),
 }
-first, *others = CASES
 
 
 def build(folder: Path, name: str, *callbacks: TrainerCallback) -> GCPOTrainer:
@@ -76,7 +75,8 @@ def outcome(made: GCPOTrainer) -> tuple[dict[str, torch.Tensor], list[dict[str, 
     return {name: value.detach().clone() for name, value in made.model.named_parameters()}, logs
 
 
-@pytest.mark.parametrize("name", [first, *(pytest.param(each, marks=pytest.mark.slow) for each in others)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path, name: str) -> None:
     left = CASES[name][2]
     threads = torch.get_num_threads()
