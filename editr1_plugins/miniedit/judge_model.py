@@ -50,10 +50,10 @@ class JudgeSize:
     patch: int = 8
 
 
-#: "small" has about 0.15 M parameters, "base" 0.5 M.
+#: "small" has about 0.2 M parameters, "base" 0.4 M.
 SIZES: Final = {
-    "small": JudgeSize(width=48, layers=2, heads=2, vision_width=32, vision_layers=1),
-    "base": JudgeSize(width=96, layers=3, heads=4, vision_width=64, vision_layers=1),
+    "small": JudgeSize(width=48, layers=3, heads=2, vision_width=32, vision_layers=1),
+    "base": JudgeSize(width=64, layers=4, heads=4, vision_width=64, vision_layers=1),
 }
 
 

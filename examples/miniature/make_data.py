@@ -11,8 +11,9 @@ without noise in the labels.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,34 @@ from PIL.Image import Image
 
 from editr1_plugins.miniedit.compounds import Compound, draw_attempt, sample_attempt, sample_compound
 from editr1_plugins.miniedit.gold import gold_score
+from editr1_plugins.miniedit.judge_texts import main_principles
 from editr1_plugins.miniedit.model import CALL, WEIGHTS, load_pipeline
 from editr1_plugins.miniedit.teachers import NoisyTeacher
 from editr1_plugins.miniedit.world import draw
+from editr1_plugins.principles.rules import decompose_instruction
 from editr1_plugins.training.coldstart import config_from_mapping, run_coldstart
 from editr1_plugins.training.preference_files import save_pairs
+from editr1_plugins.types import Principle
 from editr1_plugins.verifiers.measure import MeasureVerifier
 
 TEMPERATURE = 1.0  # of the noise in human labels, in points of the gold score
 LEAST_GAP = 1.0
+SPREAD = 1.0  # of the noise in a teacher's score
 CANDIDATES = 2
+
+
+class MainPrinciples:
+    """The rules' principles; for two instructions of three only the main ones, which keeps traces short."""
+
+    identity = "miniature-main/1"
+
+    def decompose(self, requests: Sequence[tuple[Image, str]]) -> list[tuple[Principle, ...]]:
+        return [self._principles(instruction) for _, instruction in requests]
+
+    def _principles(self, instruction: str) -> tuple[Principle, ...]:
+        principles = decompose_instruction(instruction)
+        all_of_them = hashlib.blake2b(instruction.encode(), digest_size=1).digest()[0] % 3 == 0
+        return tuple(principles if all_of_them else main_principles(principles))
 
 
 def edits(count: int, seed: int, *, by_editors: float = 0.15) -> Iterator[tuple[Compound, list[Image]]]:
@@ -72,7 +91,7 @@ def make_traces(folder: Path, count: int, seed: int) -> None:
         }
         for number, (compound, images) in enumerate(edits(count, seed))
     ]
-    teachers = [NoisyTeacher(name=f"teacher-{number}", seed=number) for number in range(2)]
+    teachers = [NoisyTeacher(name=f"teacher-{number}", seed=number, spread=SPREAD) for number in range(2)]
     config = config_from_mapping(
         {
             "output": str(folder),
@@ -82,7 +101,13 @@ def make_traces(folder: Path, count: int, seed: int) -> None:
             "dataset": {"title": "MiniEdit judge traces", "license": "apache-2.0"},
         }
     )
-    run_coldstart(config, rows=rows, judges={each.name: each for each in teachers}, gold=MeasureVerifier())
+    run_coldstart(
+        config,
+        rows=rows,
+        judges={each.name: each for each in teachers},
+        gold=MeasureVerifier(),
+        decomposer=MainPrinciples(),
+    )
 
 
 def make_pairs(folder: Path, count: int, seed: int, *, noise: bool) -> None:
@@ -102,6 +127,10 @@ def make_pairs(folder: Path, count: int, seed: int, *, noise: bool) -> None:
                 "winner": winner,
                 "loser": loser,
                 "instruction": compound.task.instruction,
+                "principles": [
+                    {"question": each.question, "category": each.category}
+                    for each in main_principles(decompose_instruction(compound.task.instruction))
+                ],
             }
         )
     save_pairs(pairs, folder)

@@ -1,7 +1,8 @@
 """The untrained model learns to look: what a downloaded VLM brings along, MiniEdit's judge has to be given.
 
-Half of its exercises ask for a description of both images, half put a few of the decomposer's questions, of which the
-answers come from `measure`. There are no scores in it and no teachers, and it is the same for every mode.
+Its exercises are the decomposer's questions, and the answers come from `measure`. There are no scores in it and no
+teachers, and it is the same for every mode. Verdicts weigh more than the words around them, which are learned at once;
+for the first 1,000 steps the model guesses, then it begins to look.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ import torch
 from PIL.Image import Image
 from torch.nn.functional import cross_entropy
 
-from editr1_plugins.miniedit.compounds import Attempt, Compound, draw_attempt, sample_attempt, sample_compound
+from editr1_plugins.miniedit.compounds import draw_attempt, sample_attempt, sample_compound
 from editr1_plugins.miniedit.judge_model import (
     SIZES,
     build_judge_model,
     build_judge_processor,
     build_judge_tokenizer,
 )
-from editr1_plugins.miniedit.judge_texts import CAPTION_REQUEST, caption, judge_pieces, some_principles
+from editr1_plugins.miniedit.judge_texts import judge_pieces, main_principles, some_principles
 from editr1_plugins.miniedit.teachers import NoisyTeacher
-from editr1_plugins.miniedit.world import Scene, Shape, draw
+from editr1_plugins.miniedit.world import draw
 from editr1_plugins.principles.rules import decompose_instruction
 from editr1_plugins.training.preference_pairs import judge_messages
 from editr1_plugins.training.traces import compose_trace
@@ -35,6 +36,8 @@ from editr1_plugins.verifiers.measure import MeasureVerifier
 from editr1_plugins.verifiers.prompting import MODES
 
 WARMUP = 30
+VERDICT_WEIGHT = 5.0
+OTHER_QUESTIONS = 0.3  # share of the exercises that ask a random run of questions
 
 
 class Exercise(NamedTuple):
@@ -45,45 +48,14 @@ class Exercise(NamedTuple):
 
 def exercises(count: int, seed: int) -> list[Exercise]:
     rng = np.random.default_rng(seed)
-    made = [description(rng) for _ in range(count // 2)]
+    made: list[Exercise] = []
     while len(made) < count:
         made += questions(rng)
     return made
 
 
-def description(rng: np.random.Generator) -> Exercise:
-    compound = sample_compound(rng)
-    attempt = sample_attempt(rng, compound)
-    flaw = "noise" if attempt.noise else "blur" if attempt.blur else "clean"
-    ground = "drift" if any(attempt.tint) else "kept"
-    answer = f"{caption(compound.task.scene)}\n{caption(result(compound, attempt))}\n{flaw} {ground}"
-    content = [{"type": "image"}, {"type": "text", "text": CAPTION_REQUEST}, {"type": "image"}]
-    images = [draw(compound.task.scene), draw_attempt(compound, attempt)]
-    return Exercise([{"role": "user", "content": content}], images, answer)
-
-
-def result(compound: Compound, attempt: Attempt) -> Scene:
-    """What is to be seen in the edited image."""
-    scene = compound.task.scene
-    shapes: dict[Shape, Shape | None] = {shape: shape for shape in scene.shapes}
-    background, added = scene.background, []
-    for asked, share, wrong in zip(compound.parts, attempt.done, attempt.wrong, strict=True):
-        part = wrong or asked
-        if share < 0.5:
-            continue
-        if part.background is not None:
-            background = part.background
-        elif part.before is not None:
-            shapes[part.before] = part.after
-        else:
-            added.append(part.after)
-    if attempt.other is not None:
-        shapes[attempt.other[0]] = attempt.other[1]
-    return Scene(background=background, shapes=tuple(shape for shape in (*shapes.values(), *added) if shape))
-
-
 def questions(rng: np.random.Generator) -> list[Exercise]:
-    """Two edits of one task, each with a few questions about it and their true answers."""
+    """Two edits of one task, each with questions about it and their true answers."""
     compound = sample_compound(rng)
     principles, source = decompose_instruction(compound.task.instruction), draw(compound.task.scene)
     edits = [
@@ -96,10 +68,12 @@ def questions(rng: np.random.Generator) -> list[Exercise]:
     ]
     made = []
     for edit, truth in zip(edits, MeasureVerifier().verify(edits, [principles] * 2), strict=True):
-        places = some_principles(rng, principles)
-        asked = [principles[place] for place in places]
-        verdicts = [truth.verdicts[place].passed is not False for place in places]
+        asked = main_principles(principles)
+        if rng.random() < OTHER_QUESTIONS:
+            asked = [principles[place] for place in some_principles(rng, principles)]
+        passed = {verdict.principle: verdict.passed is not False for verdict in truth.verdicts}
         messages, images = judge_messages(edit, asked, MODES[int(rng.integers(len(MODES)))])
+        verdicts = [passed[principle] for principle in asked]
         answer = compose_trace("", asked, verdicts, None, 1.0, "verify").partition("\n\n<score>")[0]
         made.append(Exercise(messages, images, answer))
     return made
@@ -126,24 +100,24 @@ def example_answers(seed: int, count: int = 600) -> list[str]:
 
 
 def pretrain(
-    folder: Path, *, size: str, seed: int, steps: int, count: int = 40_000, batch: int = 64, rate: float = 2e-3
+    folder: Path, *, size: str, seed: int, steps: int, count: int = 24_000, batch: int = 32, rate: float = 2e-3
 ) -> None:
     """Train a model from nothing and write it, with its processor, as `from_pretrained` reads it."""
-    captions = [" background, ", *(f", {place} " for place in ("top right", "bottom left", "bottom right"))]
-    tokenizer = build_judge_tokenizer([*judge_pieces(example_answers(seed)), *captions, "none", CAPTION_REQUEST])
+    tokenizer = build_judge_tokenizer(judge_pieces(example_answers(seed)))
     processor = build_judge_processor(tokenizer)
     model = build_judge_model(tokenizer, SIZES[size], seed=seed)
     made = [encoded(processor, exercise) for exercise in exercises(count, seed + 1)]
     made.sort(key=lambda one: len(one[0]) + len(one[1]))
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(steps))
+    verdicts = torch.tensor(tokenizer.convert_tokens_to_ids(["0", "1"]))
     rng, began = np.random.default_rng(seed), time.process_time()
     model.train()
     for step in range(steps):
         # Neighbours in length, so that little is padded.
         first = int(rng.integers(len(made) - 3 * batch))
         chosen = [made[first + int(place)] for place in rng.choice(3 * batch, batch, replace=False)]
-        loss = loss_of(model, tokenizer.pad_token_id, chosen)
+        loss = loss_of(model, tokenizer.pad_token_id, verdicts, chosen)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -170,7 +144,9 @@ def encoded(processor: Any, exercise: Exercise) -> tuple[list[int], list[int], A
     return prompt["input_ids"][0].tolist(), answer, (prompt["pixel_values"], prompt["image_grid_thw"])
 
 
-def loss_of(model: Any, pad: int, examples: list[tuple[list[int], list[int], Any]]) -> torch.Tensor:
+def loss_of(
+    model: Any, pad: int, verdicts: torch.Tensor, examples: list[tuple[list[int], list[int], Any]]
+) -> torch.Tensor:
     left = max(len(prompt) for prompt, _, _ in examples)
     right = max(len(answer) for _, answer, _ in examples)
     ids = torch.full((len(examples), left + right), pad)
@@ -186,4 +162,6 @@ def loss_of(model: Any, pad: int, examples: list[tuple[list[int], list[int], Any
         use_cache=False,
         logits_to_keep=right + 1,
     ).logits[:, :-1]
-    return cross_entropy(logits.transpose(1, 2), ids[:, left:], ignore_index=pad)
+    answers = ids[:, left:]
+    weights = (answers != pad) * torch.where(torch.isin(answers, verdicts), VERDICT_WEIGHT, 1.0)
+    return (cross_entropy(logits.transpose(1, 2), answers, reduction="none") * weights).sum() / (answers != pad).sum()

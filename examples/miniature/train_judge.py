@@ -6,9 +6,10 @@
 Each stage's model is kept in a folder of its own below --output (`base`, `sft`, `gcpo`) and a rerun goes on after the
 last one that is there. Bounded by steps and seeded.
 
-No weights ship yet. With 6 CPU minutes of pretraining, 1 to 3 of SFT and 0.35 M parameters the judge
-writes answers that parse but gives nearly the same score to every edit: on 211 held-out pairs with T+V it was greedily
-equal on all of them after 191 SFT steps. What it lacks is a look at the edited image; it needs more pretraining.
+No weights ship yet: the judge is on its way, not there. 4,000 steps of pretraining (620 CPU s) give 75 % of the verdicts
+rightly on held-out edits (61 % of those on what was asked for), and were still getting better; always giving a question's
+commoner answer gives 73 %. A trial on the main questions alone reached 88 % in 3,700 steps, and after SFT on noisy traces
+59 % of the pairs at temperature 1, with scores too alike: 55 % of the pairs tie greedily.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def main() -> None:
     parser.add_argument("--mode", choices=MODES, default="think+verify")
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--base-steps", type=int, default=1400)
+    parser.add_argument("--base-steps", type=int, default=8000)
     parser.add_argument("--sft-steps", type=int, default=400)
     parser.add_argument("--gcpo-steps", type=int, default=30)
     arguments = parser.parse_args()
