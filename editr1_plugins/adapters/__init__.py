@@ -1,0 +1,1 @@
+"""One scorer in other trainers' and evaluators' shapes, and a server for the rest."""
