@@ -163,6 +163,24 @@ def _imagenhub(argument: str = "Text-Guided_IE") -> Any:
     return ImagenHubBenchmark(argument)
 
 
+def _editor_benchmark(module: str, class_name: str) -> Any:
+    from importlib import import_module
+
+    return getattr(import_module(f".evaluation.editors.{module}", __package__), class_name)()
+
+
+def _gedit(which: str = "en") -> Any:
+    from .evaluation.editors.gedit import GEditBenchmark
+
+    return GEditBenchmark(which)
+
+
+def _miniedit(count: str = "100") -> Any:
+    from .evaluation.editors.own import MiniEditBenchmark
+
+    return MiniEditBenchmark(count)
+
+
 @hookimpl
 def register_benchmarks(register: Register) -> None:
     for name, module, class_name, summary in (
@@ -176,4 +194,13 @@ def register_benchmarks(register: Register) -> None:
         ("ratings", "own", "OwnRatings", "your own ratings, JSONL or Parquet"),
     ):
         register(name, partial(_benchmark, module, class_name), summary=summary)
+    for name, module, class_name, summary in (
+        ("imgedit", "imgedit", "ImgEditBenchmark", "editors: ImgEdit-Bench, nine types, 1..5"),
+        ("kris", "kris", "KRISBenchmark", "editors: KRIS-Bench, 20 categories that need knowledge"),
+        ("rise", "rise", "RISEBenchmark", "editors: RISEBench, four kinds of reasoning"),
+        ("edits", "own", "OwnEdits", "editors: your own sources and instructions, JSONL or Parquet"),
+    ):
+        register(name, partial(_editor_benchmark, module, class_name), summary=summary)
+    register("gedit", _gedit, summary="editors: GEdit-Bench in English (or gedit:cn, gedit:full), 11 task types")
+    register("miniedit", _miniedit, summary="editors: MiniEdit (or miniedit:COUNT), whose truth is known")
     register("imagenhub", _imagenhub, summary="ImagenHub, text-guided (or imagenhub:Mask-Guided_IE): ratings of people")

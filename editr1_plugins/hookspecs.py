@@ -82,4 +82,6 @@ def register_algorithms(register: Register) -> None:
 
 @_hookspec
 def register_benchmarks(register: Register) -> None:
-    """Add benchmarks for `editr1 eval`; the factory returns a benchmark."""
+    """Add benchmarks for `editr1 eval`: the factory returns one of judges (`evaluation.items.Benchmark`) or of editors
+    (`evaluation.editors.items.EditorBenchmark`).
+    """

@@ -1,8 +1,9 @@
-"""Evaluate judges on public benchmarks, or on one's own pairs and ratings.
+"""Evaluate judges and editors on public benchmarks, or on one's own data.
 
   editr1 eval judge --bench NAME ...
+  editr1 eval editor --bench NAME ...
 
-`editr1 eval judge --help` says more.
+`editr1 eval judge --help` and `editr1 eval editor --help` say more.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Final
 
 __all__ = ["KINDS", "SUMMARY", "add_arguments", "run"]
 
-SUMMARY = "evaluate a judge on public benchmarks or one's own data"
+SUMMARY = "evaluate a judge or an editor on public benchmarks or one's own data"
 
 #: What can be evaluated; each is a module `eval_NAME` of this folder, made like a subcommand.
-KINDS: Final = ("judge",)
+KINDS: Final = ("judge", "editor")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..evaluation.judging import Prices
     from ..reward.bulk_rows import BulkSummary
 
-__all__ = ["SUMMARY", "add_arguments", "run"]
+__all__ = ["SUMMARY", "add_arguments", "numbers_as_text", "run"]
 
 SUMMARY = "agreement of a judge with people"
 
@@ -146,15 +146,15 @@ def _show_progress(summary: BulkSummary) -> None:
 
 def _as_text(found: dict[str, Any]) -> list[str]:
     lines = [f"{printable(found['benchmark'])}, {found['items']} rows"]
-    lines += ["", "official", *_numbers(found["official"])]
-    lines += ["", "sane (a failure is wrong; 95 % intervals)", *_numbers(found["sane"])]
+    lines += ["", "official", *numbers_as_text(found["official"])]
+    lines += ["", "sane (a failure is wrong; 95 % intervals)", *numbers_as_text(found["sane"])]
     for name in ("copies", "stability", "comparison", "taken"):
         if name in found:
-            lines += ["", name, *_numbers(found[name])]
+            lines += ["", name, *numbers_as_text(found[name])]
     return lines
 
 
-def _numbers(table: dict[str, Any], depth: int = 1) -> list[str]:
+def numbers_as_text(table: dict[str, Any], depth: int = 1) -> list[str]:
     """A nested table as indented lines; what is not known is left out."""
     lines = []
     for name, value in table.items():
@@ -162,10 +162,12 @@ def _numbers(table: dict[str, Any], depth: int = 1) -> list[str]:
         if isinstance(value, dict) and value and not any(isinstance(each, dict) for each in value.values()):
             cells = [f"{printable(str(key))} {_cell(each)}" for key, each in value.items()]
             lines += (
-                [f"{lead}  {', '.join(cells)}"] if len(cells) <= 8 else [lead.rstrip(), *_numbers(value, depth + 1)]
+                [f"{lead}  {', '.join(cells)}"]
+                if len(cells) <= 8
+                else [lead.rstrip(), *numbers_as_text(value, depth + 1)]
             )
         elif isinstance(value, dict):
-            lines += [lead.rstrip(), *_numbers(value, depth + 1)] if value else []
+            lines += [lead.rstrip(), *numbers_as_text(value, depth + 1)] if value else []
         elif value is not None:
             lines.append(f"{lead}  {_cell(value)}")
     return lines

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from editr1_plugins.errors import ComponentError, DataError, PluginError
+from editr1_plugins.errors import ComponentError, ConfigError, DataError, PluginError
 from editr1_plugins.evaluation.items import Benchmark, Judged, read_judged
 from editr1_plugins.plugins import parse_spec, registry, resolve
 from editr1_plugins.reward.edit_rows import numbered_lines
 
-__all__ = ["JUDGED", "find_benchmark", "read_predictions"]
+__all__ = ["JUDGED", "find_benchmark", "read_predictions", "resolve_benchmark"]
 
 #: The file with the judged rows in an output directory.
 JUDGED: Final = "judged.jsonl"
@@ -24,6 +24,22 @@ def find_benchmark(spec: str) -> Benchmark:
         PluginError: the name stands for none, or for several; the message lists them.
         ConfigError, ComponentError: the spec is malformed, or the factory's object is no benchmark.
     """
+    name, made = resolve_benchmark(spec)
+    if isinstance(made, Benchmark):
+        return made
+    if hasattr(type(made), "edits"):
+        raise ConfigError(f"benchmark {name!r} is about editors; use `editr1 eval editor`")
+    wanted = "name, source, headline, ranked, items, official and predictions"
+    raise ComponentError(f"benchmark {name!r} broke its protocol: {type(made).__name__} needs {wanted}")
+
+
+def resolve_benchmark(spec: str) -> tuple[str, Any]:
+    """The full name and the object that a spec of a benchmark stands for, of judges or of editors.
+
+    Raises:
+        PluginError: the name stands for none, or for several; the message lists them.
+        ConfigError, ComponentError: the spec is malformed, or the factory raised.
+    """
     name, argument = parse_spec(spec)
     found = registry()
     try:
@@ -33,11 +49,7 @@ def find_benchmark(spec: str) -> Benchmark:
         if len(begun) != 1:
             raise
         name = found.spec(begun[0])
-    made = resolve("benchmark", name if argument is None else f"{name}:{argument}")
-    if not isinstance(made, Benchmark):
-        wanted = "name, source, headline, ranked, items, official and predictions"
-        raise ComponentError(f"benchmark {name!r} broke its protocol: {type(made).__name__} needs {wanted}")
-    return made
+    return name, resolve("benchmark", name if argument is None else f"{name}:{argument}")
 
 
 def read_predictions(benchmark: Benchmark, path: Path, place: str | None) -> list[Judged]:

@@ -102,27 +102,32 @@ def _not_asked(principles: Sequence[Principle]) -> tuple[Verdict, ...]:
 def _verification(consistency: Sequence[ChatReply], quality: Sequence[ChatReply]) -> Verification:
     usage = usage_of([consistency, quality])
     scores, failures = list[float](), list[str]()
+    parts = list[tuple[float, float, float]]()
     for one, two in zip(consistency, quality, strict=True):
-        first, second = _lower(one, _SC), _lower(two, _PQ)
+        first, second = _numbers(one, _SC), _numbers(two, _PQ)
         if isinstance(first, str) or isinstance(second, str):
             failures.append(f"sc_{first}" if isinstance(first, str) else f"pq_{second}")
         else:
-            scores.append(math.sqrt(first * second))
+            scores.append(math.sqrt(min(first) * min(second)))
+            parts.append((first[0], first[1], min(second)))
     trace = trace_of([consistency[0], quality[0]])
     if not scores:
         return Verification(score=None, failure=failures[0], trace=trace, samples=0, usage=usage)
     mean = min(math.fsum(scores) / len(scores), MAX_SCORE)
     spread = math.sqrt(math.fsum((each - mean) ** 2 for each in scores) / len(scores)) if len(scores) > 1 else None
     flags = ("samples_failed",) if failures else ()
+    follow, keep, clean = (math.fsum(some) / len(parts) for some in zip(*parts, strict=True))
+    # Ours, hence last: a record of this judge tells its parts (`editors.parts`).
+    trace = f"{trace}\n\n[follow {follow:.4f}, keep {keep:.4f}, quality {clean:.4f}]"
     return Verification(score=mean, trace=trace, flags=flags, spread=spread, samples=len(scores), usage=usage)
 
 
-def _lower(reply: ChatReply, names: Sequence[str]) -> float | str:
-    """The lower of two numbers in 0..10; both must be there."""
+def _numbers(reply: ChatReply, names: Sequence[str]) -> list[float] | str:
+    """The numbers in 0..10 of these names, all of which must be there, or a word for why one is not."""
     if reply.failure is not None:
         return reply.failure
     numbers = [number_in(reply.text, name) for name in names]
     for number in numbers:
         if isinstance(number, str):
             return why_missing(reply, number)
-    return min(number for number in numbers if not isinstance(number, str))
+    return [number for number in numbers if not isinstance(number, str)]

@@ -492,7 +492,7 @@ def test_a_plugin_adds_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 class TestCatalogue:
     def test_every_benchmark_is_one(self) -> None:
-        names = [entry.name for entry in registry().of("benchmark")]
+        names = [entry.name for entry in registry().of("benchmark") if not entry.summary.startswith("editors:")]
         assert len(names) == 9
         for name in names:
             assert isinstance(find_benchmark(name), Benchmark)

@@ -1,0 +1,82 @@
+"""An editor by its name: a diffusers pipeline from the hub or a folder, or MiniEdit's, with or without a LoRA."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from editr1_plugins.errors import ConfigError
+
+__all__ = ["DTYPES", "load_lora", "load_pipeline_of", "lora_digest", "pipeline_call"]
+
+DTYPES: Final = ("float32", "bfloat16", "float16")
+_MINIEDIT: Final = "miniedit"
+_MINIEDIT_STEPS: Final = 8
+
+
+def load_pipeline_of(model: str, *, dtype: str | None = None, device: str | None = None) -> Any:
+    """The pipeline on its device, its progress bar off.
+
+    Args:
+        model: a hub id or folder of a diffusers pipeline, or "miniedit" ("miniedit:clean") for the tiny trained one.
+        dtype: one of `DTYPES`; default: bfloat16 on an accelerator, float32 on a CPU.
+        device: default: an accelerator where there is one.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    import torch
+    from diffusers import DiffusionPipeline
+
+    if _is_miniedit(model):
+        from editr1_plugins.miniedit.model import load_pipeline
+
+        return load_pipeline(model.partition(":")[2] or "start")
+    place = device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
+    kind = dtype or ("float32" if str(place) == "cpu" else "bfloat16")
+    try:
+        # safetensors only: the alternative is unpickling
+        pipe = DiffusionPipeline.from_pretrained(model, dtype=getattr(torch, kind), use_safetensors=True)
+    except Exception as error:  # the hub raises many kinds
+        raise ConfigError(f"{model!r} cannot be loaded: {error}") from error
+    pipe.to(place)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def load_lora(pipe: Any, path: str) -> None:
+    """Put a LoRA on a pipeline, as `editr1 grpo` saves it.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    try:
+        pipe.load_lora_weights(path, use_safetensors=True)
+    except Exception as error:
+        raise ConfigError(f"LoRA {path!r} cannot be loaded: {error}") from error
+
+
+def lora_digest(path: str) -> str | None:
+    """Of the weights below a local path, so that a LoRA that was trained on is another one; None for a hub id."""
+    place = Path(path)
+    if not place.exists():
+        return None
+    digest = hashlib.sha256()
+    for file in [place] if place.is_file() else sorted(place.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def pipeline_call(model: str, call: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the pipeline's call: what the user gave, and for MiniEdit what its size needs."""
+    if not _is_miniedit(model):
+        return dict(call)
+    from editr1_plugins.miniedit.model import CALL
+
+    return {**CALL, "num_inference_steps": _MINIEDIT_STEPS, **call}
+
+
+def _is_miniedit(model: str) -> bool:
+    return model.partition(":")[0] == _MINIEDIT and not Path(model).exists()
