@@ -312,7 +312,7 @@ def test_cut_and_filtered_replies_keep_their_finish_reason(
 def test_retry_after_is_honoured(connect: Callable[..., OpenAIBackend]) -> None:
     with JudgeServer([Scripted(fault="429", retry_after="0.6"), GOOD]) as server:
         assert only(connect(server).complete([ask()], ONE)).text == GOOD
-    assert 0.6 <= server.requests[1].at - server.requests[0].at < 5.0
+    assert 0.6 <= server.requests[1].at - server.requests[0].at < 60.0
 
 
 def test_retry_after_holds_back_the_whole_endpoint(connect: Callable[..., OpenAIBackend]) -> None:
@@ -654,11 +654,13 @@ def test_without_the_client_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
 
 def test_waiting_for_a_slot_is_not_latency(connect: Callable[..., OpenAIBackend]) -> None:
     with JudgeServer(GOOD, latency=0.1) as server:
+        started = time.monotonic()
         replies = connect(server, concurrency=1).complete([ask() for _ in range(8)], ONE)
-    latencies = [reply.latency for (reply,) in replies]
-    assert min(latency for latency in latencies if latency is not None) >= 0.1
-    assert latencies[-1] is not None
-    assert latencies[-1] < 0.7
+        taken = time.monotonic() - started
+    latencies = [reply.latency for (reply,) in replies if reply.latency is not None]
+    assert len(latencies) == 8
+    assert min(latencies) >= 0.1
+    assert sum(latencies) <= taken  # one after the other; with the waiting counted it were four times as much
 
 
 def test_an_interrupt_ends_the_call_and_its_requests(connect: Callable[..., OpenAIBackend]) -> None:

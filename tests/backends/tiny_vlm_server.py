@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     AutoProcessor,
     PreTrainedTokenizerFast,
@@ -91,12 +92,14 @@ def make(folder: Path) -> None:
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
     )
+    torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(config)
     model.generation_config.do_sample = True  # the server samples only where the checkpoint says so
     model.generation_config.eos_token_id = ids["<|im_end|>"]
     model.generation_config.pad_token_id = ids["<|endoftext|>"]
-    # A random model would emit control tokens, which the server would hide from the count of the text.
-    model.generation_config.suppress_tokens = list(ids.values())
+    # A random model would emit control tokens, halves of characters and blanks, which the server hides or strips.
+    seen = {words.convert_tokens_to_ids(chr(code)) for code in range(ord("!"), ord("~") + 1)}
+    model.generation_config.suppress_tokens = sorted(set(range(len(words))) - seen)
     model.save_pretrained(folder)
     ImageOnlyProcessor(Qwen2VLImageProcessorPil(), words, chat_template=TEMPLATE).save_pretrained(folder)
 

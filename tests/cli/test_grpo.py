@@ -370,7 +370,7 @@ def test_torchrun_shares_the_work_and_the_check_of_the_data(tmp_path: Path) -> N
         "output_dir": str(tmp_path / "one"),
     }
     assert main(["grpo", "--config", config_file(tmp_path, **options)]) == 0
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29631")
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     both = run(
         *("--config", config_file(tmp_path, **options), "--gradient_accumulation_steps", "1"),
         *("--output_dir", str(tmp_path / "two"), "--ddp_backend", "gloo"),

@@ -147,7 +147,7 @@ class TestVerifiers:
         taken = compass(folder, tmp_path / "out", Metered(), prices=prices, batch_size=5)["taken"]
         assert taken["cost_per_1000"] == pytest.approx(600 * 2 / 1000 + 400 * 0.5 / 1000 + 200 * 10 / 1000)
         assert (taken["calls"], taken["latency_p50"], taken["latency_p95"]) == (10, 0.5, 0.5)
-        assert 10 <= taken["seconds_per_1000"] < 100
+        assert 10 <= taken["seconds_per_1000"] < 1000
         assert compass(folder, tmp_path / "out", Metered())["taken"]["cost_per_1000"] is None
 
     @pytest.mark.parametrize(("option", "value"), [("batch_size", 0), ("samples", 0), ("copies", -1)])
@@ -283,11 +283,12 @@ def test_kill_and_rerun_repeats_nothing_that_was_recorded(tmp_path: Path, slow_s
         return sum(path.read_bytes().count(b"\n") for path in (tmp_path / "out").glob(pattern))
 
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while recorded() < 8 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    time.sleep(0.2)  # what was on its way
     before, asked = recorded(), len(slow_server.requests)
     assert 8 <= before < 40
     result = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=100)

@@ -297,7 +297,7 @@ def test_a_process_stopped_while_it_holds_the_lock_costs_one_timeout_not_the_run
     for step in range(50):
         cache.put(f"lost-{step}", PRINCIPLES)
         assert cache.get("k") == PRINCIPLES
-    assert time.monotonic() - begin < 5.0
+    assert time.monotonic() - begin < 10.0  # a timeout each would be 15 s
     assert cache.stats.errors == 1
     holder.execute("ROLLBACK")
     holder.close()

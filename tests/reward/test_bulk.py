@@ -303,6 +303,7 @@ class TestKill:
                     time.sleep(0.005)
                 process.send_signal(signal.SIGKILL)
                 kills += process.wait() == -signal.SIGKILL
+                time.sleep(0.2)  # what was on its way
                 recorded = {record["row"]["id"] for record in read_records(out)}
                 in_flight = len(asked) - len(recorded)
                 # What was asked and not recorded is at most the batch in flight, each time.

@@ -97,7 +97,7 @@ def test_an_interrupt_keeps_what_was_asked_for(tmp_path: Path) -> None:
             time.sleep(0.01)
         time.sleep(0.3)  # the others of the first few
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=120) == 130
         asked = {about(each) for each in server.requests}
     instructions = {row.key: row.instruction for row in InputRows(DataConfig(name=str(data)), ["edited"])}
     assert asked == finished(output, instructions)

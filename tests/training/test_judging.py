@@ -296,7 +296,7 @@ def test_patience_ends(raises: bool) -> None:
     started = time.monotonic()
     with pytest.raises(JudgeUnavailableError, match=r"'server'.*judge_patience=0.2.*(refused|port 9)"):
         judged(Server(down=10**9, raises=raises), patience=0.2)
-    assert 0.2 <= time.monotonic() - started < 5
+    assert 0.2 <= time.monotonic() - started < 60
 
 
 def test_no_patience_at_all_asks_once() -> None:
@@ -339,9 +339,9 @@ def test_closing_ends_waits_and_does_not_wait_for_a_call() -> None:
     started = time.monotonic()
     waiting.close()
     hanging.close()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 20  # less than either waits
     release.set()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
