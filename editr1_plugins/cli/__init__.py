@@ -35,6 +35,7 @@ COMMANDS: Final = (
     "eval",
     "study",
     "report",
+    "serve",
     "plugins",
 )
 
