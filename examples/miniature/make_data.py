@@ -35,7 +35,7 @@ from editr1_plugins.verifiers.measure import MeasureVerifier
 
 TEMPERATURE = 1.0  # of the noise in human labels, in points of the gold score
 LEAST_GAP = 1.0
-SPREAD = 1.0  # of the noise in a teacher's score
+SPREAD = 0.5  # of the noise in a teacher's score
 CANDIDATES = 2
 
 

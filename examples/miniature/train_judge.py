@@ -107,22 +107,26 @@ def trained(trainer: Any, folder: Path) -> float:
     return seconds
 
 
-def measured(folder: Path, data: Path, *, mode: Mode, pairs: int | None = None, samples: bool = True) -> dict[str, Any]:
-    """The held-out metrics of a judge: sampled at T = 1, greedy, and the mean of 8 samples."""
+def measured(folder: Path, data: Path, *, mode: Mode, pairs: int, traces: int) -> dict[str, Any]:
+    """Metrics of a judge on so many held-out pairs and traces: sampled at T = 1, greedy, and the mean of 8 samples."""
     held_out = with_principles(load_pairs(data / "heldout_pairs"), resolve("decomposer", "rules"))
-    if pairs is not None:
-        held_out = held_out.select(range(min(pairs, len(held_out))))
-    traces = load_traces(data / "heldout_traces" / "dataset") if mode != "think" else None
+    held_out = held_out.select(range(min(pairs, len(held_out))))
+    told = load_traces(data / "heldout_traces" / "dataset") if mode != "think" else None
+    if told is not None:
+        told = told.select(range(min(traces, len(told))))
     model, processor = load(folder), judge_processor(str(folder))
-    ways = {"sampled": {"temperature": 1.0}, "greedy": {}}
-    if samples:
-        ways["mean_of_8"] = {"temperature": 1.0, "samples": 8}
+    ways: dict[str, dict[str, Any]] = {"sampled": {"temperature": 1.0}, "greedy": {}}
+    ways["mean_of_8"] = {"temperature": 1.0, "samples": 8}
     found = {}
     for way, sampling in ways.items():
         settings = JudgeSettings(mode=mode, max_tokens=MAX_TOKENS, max_batch=128, **sampling)
         with judge_in_training(model, processor, settings) as judge:
-            found[way] = judge_metrics(judge, pairs=held_out, traces=traces if way != "mean_of_8" else None)
+            found[way] = judge_metrics(judge, pairs=held_out, traces=told if way != "mean_of_8" else None)
     return found
+
+
+def report(folder: Path, arguments: argparse.Namespace) -> None:
+    print(json.dumps(measured(folder, arguments.data, mode=arguments.mode, pairs=500, traces=500)), flush=True)
 
 
 def main() -> None:
@@ -144,11 +148,11 @@ def main() -> None:
     if not (first / "log.json").exists():
         traces = load_traces(arguments.data / "traces" / "dataset")
         print("sft: CPU s", sft(base, first, traces, steps=arguments.sft_steps, **options), flush=True)
-        print(json.dumps(measured(first, arguments.data, mode=arguments.mode)), flush=True)
+        report(first, arguments)
     if not (second / "log.json").exists():
         pairs = load_pairs(arguments.data / "pairs")
         print("gcpo: CPU s", gcpo(first, second, pairs, steps=arguments.gcpo_steps, **options), flush=True)
-        print(json.dumps(measured(second, arguments.data, mode=arguments.mode)), flush=True)
+        report(second, arguments)
 
 
 if __name__ == "__main__":
