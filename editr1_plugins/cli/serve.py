@@ -108,8 +108,8 @@ def run(args: argparse.Namespace) -> int:
     _log_to_stderr()
     if settings.edit_r1_pickle:
         print(
-            "editr1: note: /mode/* reads pickles as data only, and its clients unpickle the answers: serve it to trusted "
-            "clients, on a network that you trust",
+            "editr1: note: /mode/* reads pickles as data only, and its clients unpickle the answers: serve it to "
+            "clients and on a network that you trust",
             file=sys.stderr,
         )
     run_server(app, settings, lambda address: print(f"serving {printable(repr(reward))} at {address}", flush=True))

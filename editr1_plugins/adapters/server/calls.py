@@ -1,4 +1,4 @@
-"""What all wire forms share: edits as they arrive (encoded, checked by their headers), and a call that can be answered."""
+"""What all wire forms share: edits as they arrive, encoded and checked by their headers, and calls to answer."""
 
 from __future__ import annotations
 

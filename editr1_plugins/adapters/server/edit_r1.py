@@ -1,4 +1,4 @@
-"""`POST /mode/...`: PKU Edit-R1's `mllm_score_continue`, whose bodies are pickles; scores in 0..1. Off unless asked for.
+"""`POST /mode/...`: PKU Edit-R1's `mllm_score_continue`, whose bodies are pickles; scores in 0..1. Off by default.
 
     pickle {"ref_images": [JPEG], "images": [JPEG], "prompts": [INSTRUCTION], "metadatas": [...]}
     -> pickle {"scores": [0.75]}

@@ -27,10 +27,10 @@ class UnscoredError(Exception):
 class Filling:
     """Numbers for a whole request, some of which may stand in for missing scores.
 
-    With "mean", a missing score becomes the mean of the scores of the same (source, instruction) in the request, else of
-    those that this server gave it before (clients that send one sample a request), else of the request: within a group
-    its advantage is then about 0. With "error", and where more than `most` of a request or all of it is missing and no
-    earlier score is known, there is no answer. An edit that was malformed is never filled.
+    With "mean", a missing score becomes the mean of the scores of the same (source, instruction) in the request, else
+    of those that this server gave before (for clients that send one sample a request), else of the whole request: its
+    advantage within the group is then about 0. There is no answer with "error", where nothing is known to fill from,
+    where more than `most` of a request would be filled from itself, and where a missing edit was malformed.
 
     Args:
         policy: "mean" or "error".
@@ -64,10 +64,9 @@ class Filling:
         filled = list(scores)
         from_request = 0
         for row in missing:
-            own = [
-                score for group, score in zip(groups, scores, strict=True) if group == groups[row] and score is not None
-            ]
-            before = self._before(groups[row])
+            group = groups[row]
+            own = [score for each, score in zip(groups, scores, strict=True) if each == group and score is not None]
+            before = self._before(group)
             if own or before is None:
                 from_request += 1
                 own = own or known

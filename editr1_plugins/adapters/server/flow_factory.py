@@ -2,8 +2,8 @@
 
     {"prompt": [INSTRUCTION], "image": [EDITED], "condition_images": [[SOURCE, ...]]} -> {"rewards": [7.5]}
 
-Its client repeats whatever is no 2xx three times without a pause and then drops the reason, but raises what `error` says
-at once. Hence what no repetition can cure is answered with status 200 and `error`.
+Its client repeats whatever is no 2xx three times without a pause and then drops the reason, but raises what `error`
+says at once. Hence what no repetition can cure is answered with status 200 and `error`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class ServerSettings:
 
     Attributes:
         host, port: where it listens; port 0 takes a free one.
-        token: what clients must show, as `Authorization: Bearer TOKEN` or as the password of `Basic`; None: nobody asks.
+        token: what clients must show, as `Authorization: Bearer TOKEN` or as the password of `Basic`; None: nothing.
         allow_open: let a host other than loopback be served without a token.
         name: what clients call this reward (UniRL's `required_rewards`).
         max_body: bytes of one request's body.

@@ -5,7 +5,7 @@
     -> {"results": [{"editr1": {"score": 7.5}}], "errors": [{}], "scores": [7.5]}
 
 What could not be judged has no result but an error that says why, and null in `scores`. Unknown fields are ignored.
-Items that say who they are get `identities` back. Of these, `scorer_version` is not an echo: it is this server's own, so
+Items that say who they are get `identities` back. Of these, `scorer_version` is not an echo but this server's own, so
 that a client that expects another one notices.
 """
 
@@ -88,7 +88,8 @@ class ScoreForm:
         asked: Sequence[Sequence[str]],
         outcomes: Sequence[Verification],
     ) -> dict[str, Any]:
-        results, errors = [], []
+        results: list[dict[str, Any]] = []
+        errors: list[dict[str, str]] = []
         for names, outcome in zip(asked, outcomes, strict=True):
             wrong = {name: f"not served here; there is: {self._name}" for name in names if name != self._name}
             if outcome.score is None:
