@@ -10,10 +10,12 @@ import hashlib
 import os
 import stat
 import threading
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Final
 
 from PIL import Image, UnidentifiedImageError
@@ -27,6 +29,7 @@ __all__ = [
     "check_image",
     "content_hash",
     "encode_png",
+    "keep_image",
     "read_image",
     "read_image_cell",
 ]
@@ -160,6 +163,27 @@ def content_hash(image: Image.Image) -> str:
     digest = hashlib.sha256(f"RGB {rgb.width}x{rgb.height}\n".encode())
     digest.update(rgb.tobytes())
     return digest.hexdigest()
+
+
+def keep_image(image: Image.Image, folder: str | os.PathLike[str]) -> str:
+    """Write `image` below `folder` under the name of its content, unless it is there: whole or not at all.
+
+    Returns:
+        `images/<2 hex>/<content hash>.png`, its name relative to `folder`.
+
+    Raises:
+        ImageError: see `read_image`.
+        OSError: the disk is full or gone.
+    """
+    digest = content_hash(image)
+    name = f"images/{digest[:2]}/{digest}.png"
+    path = Path(folder, name)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        temporary.write_bytes(encode_png(image))
+        temporary.replace(path)
+    return name
 
 
 def _bytes_of(source: object, max_bytes: int) -> tuple[bytes, str]:

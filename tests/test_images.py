@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from editr1_plugins.errors import DataError, ImageError
-from editr1_plugins.images import check_image, content_hash, encode_png, read_image
+from editr1_plugins.images import check_image, content_hash, encode_png, keep_image, read_image
 
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
 
@@ -361,6 +361,18 @@ class TestPng:
 
     def test_other_modes_are_encoded_as_they_are_seen(self) -> None:
         assert encode_png(Image.new("RGBA", (4, 4), (9, 9, 9, 0))) == encode_png(Image.new("RGB", (4, 4), "white"))
+
+
+class TestKeepImage:
+    def test_the_same_pixels_are_one_file_under_their_hash(self, tmp_path: Path) -> None:
+        image = photo()
+        name = keep_image(image, tmp_path)
+        assert name == f"images/{content_hash(image)[:2]}/{content_hash(image)}.png"
+        assert read_image(tmp_path / name).tobytes() == image.tobytes()
+        (tmp_path / name).write_bytes(b"kept")
+        assert keep_image(read_image(encoded(image)), tmp_path) == name
+        assert (tmp_path / name).read_bytes() == b"kept"
+        assert [path.name for path in (tmp_path / name).parent.iterdir()] == [Path(name).name]
 
 
 class TestContentHash:

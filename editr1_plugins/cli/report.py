@@ -2,9 +2,13 @@
 
   editr1 report DIR -o page.html
 
-DIR is what `EditRRMReward(record="DIR")` or `editr1 score --input FILE --output DIR` left. The page needs no network
-and no other file. It shows the distribution of scores, failures, flags and verdict rates, and every edit with its
-verdicts, reasons and trace; edits can be filtered and sorted, and the address in the browser keeps the view.
+DIR is what `EditRRMReward(record="DIR")`, `editr1 score --input FILE --output DIR` or `editr1 eval ... --output DIR`
+left. The page needs no network and no other file.
+
+Of an evaluation it shows tables with intervals, curves, the worst cases, and what moved between two runs; --records
+treats it as the directory of records that it is, too. Of records it shows the distribution of scores, failures, flags
+and verdict rates, and every edit with its verdicts, reasons and trace; edits can be filtered and sorted, and the
+address in the browser keeps the view.
 
 Exit status: 0 written, 2 usage, no records, or a file that cannot be written.
 """
@@ -19,7 +23,7 @@ from . import printable
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
-SUMMARY = "make one HTML page from records"
+SUMMARY = "make one HTML page from records or from an evaluation"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--thumbnail", metavar="PIXELS", type=int, default=288, help="largest side of an image; default: 288"
     )
+    parser.add_argument("--records", action="store_true", help="list the records of an evaluation one by one")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..report.evaluation import is_evaluation, write_evaluation_report
     from ..report.page import write_report
 
-    made = write_report(args.directory, args.output, title=args.title, limit=args.limit, thumbnail=args.thumbnail)
+    if is_evaluation(args.directory) and not args.records:
+        made = write_evaluation_report(args.directory, args.output, title=args.title, thumbnail=args.thumbnail)
+    else:
+        made = write_report(args.directory, args.output, title=args.title, limit=args.limit, thumbnail=args.thumbnail)
     if args.json:
         print(json.dumps({"page": args.output, **asdict(made)}, indent=2))
         return 0

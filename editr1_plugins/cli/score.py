@@ -183,7 +183,7 @@ def _progress_bar(args: argparse.Namespace) -> Iterator[Callable[[BulkSummary], 
     if args.json or not sys.stderr.isatty():
         yield None
         return
-    from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+    from tqdm import tqdm
 
     with tqdm(total=_count_lines(args.input), unit=" edits", dynamic_ncols=True) as bar:
 

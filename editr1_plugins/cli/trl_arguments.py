@@ -63,7 +63,7 @@ def preview(tokens: Sequence[str], names: Sequence[str]) -> tuple[argparse.Names
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    import yaml  # type: ignore[import-untyped, unused-ignore]
+    import yaml
 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

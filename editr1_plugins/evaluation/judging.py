@@ -19,6 +19,7 @@ from editr1_plugins.evaluation.metrics import stability
 from editr1_plugins.evaluation.pairwise import Comparer
 from editr1_plugins.evaluation.running import Run, copy_outcomes, judge_edits, judged_with, take_records
 from editr1_plugins.evaluation.summary import evaluate
+from editr1_plugins.evaluation.worst import write_worst
 from editr1_plugins.reward.bulk_rows import BulkSummary
 from editr1_plugins.types import Verifier
 
@@ -55,7 +56,8 @@ def evaluate_judge(
 ) -> dict[str, Any]:
     """Run a judge on a benchmark; what is recorded in `directory` is not asked again.
 
-    Writes `judged.jsonl` (a line per row, readable as predictions) and `summary.json` (what is returned) there.
+    Writes `judged.jsonl` (a line per row, readable as predictions), `summary.json` (what is returned) and, of a
+    verifier, `worst.json` (where it was most wrong) there.
 
     Args:
         benchmark, place: what to judge; see `items.Benchmark`.
@@ -87,6 +89,7 @@ def evaluate_judge(
         judged = judged_with(run, samples)
         found |= _checks(run, judged, samples)
         taken = take_records(directory)
+        write_worst(directory, run, judged)
     else:
         if samples > 1 or copies or reward:
             raise ConfigError("a pairwise judge takes no samples, copies, decomposer or guards")

@@ -214,8 +214,8 @@ def _checked(cells: Any, columns: Mapping[str, str], where: str, folder: Path) -
 
 
 def _parquet(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(file, buffer_size=_BUFFER) as table:
@@ -227,7 +227,7 @@ def _parquet(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]
 
 
 def _arrow(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+    import pyarrow as pa
 
     try:
         with pa.memory_map(str(file)) as memory, pa.ipc.open_stream(memory) as stream:
@@ -240,7 +240,7 @@ def _arrow(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
 
 
 def _check_schema(schema: Any, columns: Mapping[str, str], where: str) -> None:
-    import pyarrow.types as kinds  # type: ignore[import-untyped, unused-ignore]
+    import pyarrow.types as kinds
 
     for name, kind in columns.items():
         if name not in schema.names:

@@ -65,7 +65,8 @@ def quoted(text: str) -> str:
     what somebody tried. Brackets that open no tag ("a heart <3") stay as they are. Linear in the text's length.
     """
     lines = _LINE_ENDS.sub("\n", text)
-    visible = "".join(_shown(character) for character in lines)
+    plain = lines.isascii() and lines.isprintable()
+    visible = lines if plain else "".join(_shown(character) for character in lines)
     harmless = inert(_OPENING.sub("\u2039", visible))
     return json.dumps(harmless, ensure_ascii=False)
 

@@ -27,7 +27,7 @@ from editr1_plugins.types import CATEGORIES
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["ReportSummary", "write_report"]
+__all__ = ["ReportSummary", "csp_hash", "replace_page", "report_environment", "report_style", "write_report"]
 
 _HERE: Final = Path(__file__).parent
 _SHOWN: Final = 30  # failures, flags and judges that are listed, most frequent first
@@ -76,7 +76,7 @@ def write_report(
     """
     if limit < 1 or not 16 <= thumbnail <= 2048:
         raise ConfigError(f"limit must be at least 1 and thumbnail in 16..2048, got {limit} and {thumbnail}")
-    environment = _environment()
+    environment = report_environment()
     root = Path(directory)
     summary = Summary()
     for record in latest_records(root):
@@ -87,7 +87,7 @@ def write_report(
     thumbnails = make_thumbnails(root, _image_names(listed), thumbnail)
     page = _render(environment, title or root.resolve().name, summary, listed, thumbnails)
     data = page.encode("utf-8", "replace")  # a judge's text may hold halves of surrogate pairs
-    _replace(Path(output), data)
+    replace_page(Path(output), data)
     found = sum(made is not None for made in thumbnails.values())
     return ReportSummary(
         records=summary.count,
@@ -111,7 +111,12 @@ def _image_names(entries: Iterable[Entry]) -> Iterator[str]:
         yield from (name for name in (entry.source, entry.edited) if name is not None)
 
 
-def _environment() -> Environment:
+def report_environment() -> Environment:
+    """Of the templates here: everything is escaped, and nothing undefined is passed over.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
     try:
         import jinja2
     except ImportError:
@@ -127,6 +132,11 @@ def _environment() -> Environment:
     return environment
 
 
+def report_style(name: str) -> str:
+    """A style or script of this room, the same for every page."""
+    return (_HERE / name).read_text("utf-8")
+
+
 def _render(
     environment: Environment,
     title: str,
@@ -136,7 +146,7 @@ def _render(
 ) -> str:
     from markupsafe import Markup
 
-    style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style, script = (report_style(name) for name in ("page.css", "page.js"))
     bars = distribution(summary.bins)
     judges = list(dict.fromkeys(entry.judge for entry in entries))
     categories = [name for name in [*CATEGORIES, "Other"] if name in summary.categories]
@@ -154,8 +164,8 @@ def _render(
         # Our own files, the same for every page; all else is escaped.
         style=Markup(style),
         script=Markup(script),
-        style_hash=_csp_hash(style),
-        script_hash=_csp_hash(script),
+        style_hash=csp_hash(style),
+        script_hash=csp_hash(script),
         data={
             "judges": judges,
             "entries": [_entry_data(entry, judges.index(entry.judge), number) for number, entry in enumerate(entries)],
@@ -168,11 +178,17 @@ def _entry_data(entry: Entry, judge: int, number: int) -> dict[str, Any]:
     return asdict(entry) | {"judge": judge, "number": number + 1}
 
 
-def _csp_hash(text: str) -> str:
+def csp_hash(text: str) -> str:
+    """As a Content Security Policy names an inline style or script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_page(path: Path, data: bytes) -> None:
+    """Write a page whole, or not at all.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(data)

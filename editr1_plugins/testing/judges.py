@@ -120,15 +120,14 @@ def write_rows(rows: Dataset, folder: str | os.PathLike[str]) -> Path:
 
     from PIL.Image import Image
 
-    from ..images import content_hash, encode_png
+    from ..images import keep_image
 
     path = Path(folder)
-    (path / "images").mkdir(parents=True, exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
     with (path / "rows.jsonl").open("w", encoding="utf-8") as file:
         for row in rows:
             for column, value in row.items():
                 if isinstance(value, Image):
-                    row[column] = f"images/{content_hash(value)}.png"
-                    (path / row[column]).write_bytes(encode_png(value))
+                    row[column] = keep_image(value, path)
             file.write(json.dumps(row) + "\n")
     return path

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ConfigError, DataError
-from ..images import content_hash, encode_png, read_image
+from ..images import keep_image, read_image
 from ..reward.bulk_rows import latest_records
 from ..reward.edit_rows import file_below
 from .edit_data import load_edit_data
@@ -36,7 +36,6 @@ from .image_rows import load_image_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from PIL.Image import Image
 
 __all__ = ["load_pairs", "pairs_from_scores", "save_pairs"]
 
@@ -170,7 +169,8 @@ def save_pairs(pairs: Dataset | Iterable[Mapping[str, Any]], directory: str | os
         missing = [name for name in (*_IMAGES, "instruction") if row.get(name) is None]
         if missing:
             raise DataError(f"pair {number} has no {' and no '.join(missing)}")
-        rows.append({**{name: _keep(row[name], root) for name in _IMAGES}, **{name: row.get(name) for name in _KEPT}})
+        names = {name: keep_image(row[name], root) for name in _IMAGES}
+        rows.append({**names, **{name: row.get(name) for name in _KEPT}})
     if not rows:
         raise DataError("there are no pairs to save")
     path = root / "data" / "train-00000-of-00001.parquet"
@@ -233,8 +233,8 @@ def _ranked(loaded: Dataset, name: str, most: int | None, draw: random.Random) -
 
 def _lengths(loaded: Dataset, name: str) -> list[int | None]:
     """Of the lists of a column, None where there is none; what they hold is not read."""
-    import pyarrow  # type: ignore[import-untyped, unused-ignore]
-    import pyarrow.compute  # type: ignore[import-untyped, unused-ignore]
+    import pyarrow
+    import pyarrow.compute
 
     cells = loaded.data.column(name)
     is_list = pyarrow.types.is_list(cells.type) or pyarrow.types.is_large_list(cells.type)
@@ -318,18 +318,6 @@ class _Opener:
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         named = set(_IMAGES) & batch.keys()
         return {**batch, **{name: [read_image(file_below(self.root, cell)) for cell in batch[name]] for name in named}}
-
-
-def _keep(image: Image, root: Path) -> str:
-    digest = content_hash(image)
-    name = f"images/{digest[:2]}/{digest}.png"
-    path = root / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(encode_png(image))
-        temporary.replace(path)
-    return name
 
 
 def _card(rows: Sequence[Mapping[str, Any]]) -> str:

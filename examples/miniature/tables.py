@@ -1,6 +1,6 @@
 """The paper's tables in miniature: judges by mode, stage and size, and editors trained with them, over seeds.
 
-    python examples/miniature/make_data.py --output data --tasks 5000
+    python examples/miniature/make_data.py --output data
     python examples/miniature/tables.py --data data --output tables judges --size small
     python examples/miniature/tables.py --data data --output tables judges --size base
     python examples/miniature/tables.py --data data --output tables editors
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, help="of the judges; default: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--base-steps", type=int, default=8000)
-    parser.add_argument("--sft-steps", type=int, default=250)
+    parser.add_argument("--sft-steps", type=int, default=150)
     parser.add_argument("--gcpo-steps", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=400, help="held-out pairs that are judged")
     parser.add_argument("--traces", type=int, default=200, help="held-out traces that are judged")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["MiniEditBenchmark", "OwnEdits"]
 
 _COLUMNS: Final = {"source": "image", "instruction": "text"}
+_SAID: Final = ("score", "follow", "keep", "quality")
 _SEED: Final = 7
 
 
@@ -49,7 +50,7 @@ class OwnEdits:
             )
 
     def aspects(self, row: JudgedEdit) -> dict[str, float]:
-        return {**semantic_numbers(row.numbers), **row.numbers}
+        return _aspects(row)
 
     def official(self, rows: Sequence[JudgedEdit]) -> dict[str, Any]:
         return {"score": None, "note": "one's own edits have no official arithmetic"}
@@ -103,13 +104,19 @@ class MiniEditBenchmark:
             )
 
     def aspects(self, row: JudgedEdit) -> dict[str, float]:
-        return {**semantic_numbers(row.numbers), **row.numbers}
+        return _aspects(row)
 
     def official(self, rows: Sequence[JudgedEdit]) -> dict[str, Any]:
         return {"gold": None, "note": "MiniEdit is ours; its gold score is the truth of its world, 10 x follow x keep"}
 
     def recorded(self, path: Path, place: str | None) -> list[JudgedEdit]:
         raise DataError("MiniEdit has no raw format; give a folder that `editr1 eval editor` wrote")
+
+
+def _aspects(row: JudgedEdit) -> dict[str, float]:
+    """What the judge said; where it was the gold measure alone, its parts."""
+    said = {**semantic_numbers(row.numbers), **{name: row.numbers[name] for name in _SAID if name in row.numbers}}
+    return said or dict(row.numbers)
 
 
 def _drawn(task: Task) -> Sources:

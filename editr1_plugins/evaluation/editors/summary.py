@@ -19,8 +19,9 @@ from editr1_plugins.evaluation.editors.items import EditorBenchmark, JudgedEdit
 from editr1_plugins.evaluation.metrics import Floats, macro, mean
 from editr1_plugins.evaluation.statistics import macro_interval, mean_interval, paired_bootstrap
 from editr1_plugins.reward.record import failure_kind
+from editr1_plugins.types import MAX_SCORE
 
-__all__ = ["compare_edits", "evaluate_edits", "moved_most", "numbers_of", "overall_name"]
+__all__ = ["compare_edits", "evaluate_edits", "limits_of", "moved_most", "numbers_of", "overall_name"]
 
 _SHOWN_FAILURES: Final = 20
 _DIGITS: Final = 4
@@ -40,6 +41,11 @@ def overall_name(benchmark: EditorBenchmark, rows: Sequence[JudgedEdit]) -> str:
     return benchmark.overall if named else "score"
 
 
+def limits_of(benchmark: EditorBenchmark, overall: str) -> tuple[float, float]:
+    """Lowest and highest value of the number that edits are ranked by."""
+    return benchmark.limits if overall == benchmark.overall else (0.0, MAX_SCORE)
+
+
 def evaluate_edits(benchmark: EditorBenchmark, rows: Sequence[JudgedEdit]) -> dict[str, Any]:
     """Both modes: {"kind": "editor", "benchmark", "overall", "items", "official": {...}, "sane": {...}}.
 
@@ -53,6 +59,7 @@ def evaluate_edits(benchmark: EditorBenchmark, rows: Sequence[JudgedEdit]) -> di
         "kind": "editor",
         "benchmark": benchmark.name,
         "overall": overall,
+        "limits": list(limits_of(benchmark, overall)),
         "items": len(rows),
         "official": _rounded(benchmark.official(rows)),
         "sane": _sane(benchmark, rows, overall),
@@ -177,7 +184,7 @@ def _difference(first: _Table, second: _Table, name: str, chosen: Any) -> dict[s
 
 
 def _range(values: Floats, benchmark: EditorBenchmark, overall: str) -> list[float]:
-    lowest, highest = benchmark.limits if overall == benchmark.overall else (0.0, 10.0)
+    lowest, highest = limits_of(benchmark, overall)
     return [round(float(np.where(np.isnan(values), end, values).mean()), _DIGITS) for end in (lowest, highest)]
 
 

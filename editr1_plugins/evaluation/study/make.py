@@ -15,16 +15,12 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from editr1_plugins.errors import ConfigError, DataError
 from editr1_plugins.evaluation.study.key import KEY_NAME, PAGE_NAME, StudyItem, StudyKey
 from editr1_plugins.evaluation.study.page import write_page
 from editr1_plugins.evaluation.study.rows import Comparison
-from editr1_plugins.images import content_hash, encode_png
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from editr1_plugins.images import keep_image
 
 __all__ = ["StudySummary", "make_study"]
 
@@ -126,7 +122,7 @@ def _kept(
             pair = pair if row.systems == systems else (row.b, row.a)
         if systems is not None and systems[0] == systems[1]:
             raise ConfigError(f"the two systems need different names, both are {systems[0]!r}")
-        source, a, b = (_keep(image, root) for image in (row.source, *pair))
+        source, a, b = (keep_image(image, root) for image in (row.source, *pair))
         items[row.name] = StudyItem(
             item="",
             name=row.name,
@@ -140,18 +136,6 @@ def _kept(
     if not items:
         raise DataError("there is nothing to compare: the data hold no rows")
     return list(items.values()), systems
-
-
-def _keep(image: Image, root: Path) -> str:
-    digest = content_hash(image)
-    name = f"images/{digest[:2]}/{digest}.png"
-    path = root / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(encode_png(image))
-        temporary.replace(path)
-    return name
 
 
 def _drawn(items: Sequence[StudyItem], seed: str, limit: int | None) -> list[StudyItem]:

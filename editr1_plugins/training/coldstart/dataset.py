@@ -23,7 +23,7 @@ from .store import Line
 from .verify import traces_of
 
 if TYPE_CHECKING:
-    import pyarrow  # type: ignore[import-untyped, unused-ignore]
+    import pyarrow
 
 __all__ = ["COLUMNS", "choose_traces", "chosen_lines", "write_dataset"]
 

@@ -12,14 +12,13 @@ import json
 import os
 import re
 import threading
-import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from ...errors import ConfigError, DataError, ImageError
-from ...images import content_hash, encode_png, read_image
+from ...images import keep_image, read_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -228,14 +227,7 @@ class StageFolder:
             OSError: the disk is full or gone.
         """
         rgb = read_image(image)
-        digest = content_hash(rgb)
-        name = f"images/{digest[:2]}/{digest}.png"
-        path = self.path / name
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-            temporary.write_bytes(encode_png(rgb))
-            temporary.replace(path)  # whole or not at all
+        name = keep_image(rgb, self.path)
         self._remember(name, rgb.copy())  # what the caller does with its image is no business of ours
         return name
 
