@@ -16,6 +16,8 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -105,14 +107,14 @@ def run(args: argparse.Namespace) -> int:
 
     reward = EditRRMReward(args.verifier, args.decomposer, cache=args.cache, record=args.record)
     app = make_app(reward, settings, Filling(args.missing, args.max_missing))
-    _log_to_stderr()
     if settings.edit_r1_pickle:
         print(
             "editr1: note: /mode/* reads pickles as data only, and its clients unpickle the answers: serve it to "
             "clients and on a network that you trust",
             file=sys.stderr,
         )
-    run_server(app, settings, lambda address: print(f"serving {printable(repr(reward))} at {address}", flush=True))
+    with _log_to_stderr():
+        run_server(app, settings, lambda address: print(f"serving {printable(repr(reward))} at {address}", flush=True))
     return 0
 
 
@@ -149,11 +151,20 @@ def _token(path: str | None) -> str | None:
         raise ConfigError(f"the token file cannot be read: {error}") from error
 
 
-def _log_to_stderr() -> None:
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for name in ("editr1_plugins", "uvicorn"):
-        logger = logging.getLogger(name)
+    loggers = [logging.getLogger(name) for name in ("editr1_plugins", "uvicorn")]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate

@@ -107,7 +107,7 @@ class OpenRLHF:
 
 
 class EditR1:
-    """`mllm_score_continue` of PKU Edit-R1: a pickle of JPEGs, waits at 500 and Retry-After, unpickles anything else."""
+    """`mllm_score_continue` of PKU Edit-R1: a pickle of JPEGs, waits at 500 and Retry-After, unpickles the rest."""
 
     def __init__(self, url: str) -> None:
         self.url = f"{url}/mode/logits_non_cot"
