@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from editr1_plugins.errors import ConfigError, DataError
+from editr1_plugins.errors import DataError
 from editr1_plugins.reward.bulk_rows import (
     BulkSummary,
     Outcome,
     RowBook,
     RowJudge,
     Tally,
+    checked_input,
     latest_records,
     problem_of,
     read_edit,
@@ -86,15 +87,12 @@ def score_file(
         MissingExtraError, ComponentError: a part of the reward cannot be built.
         OSError: the disk is full or gone; what was recorded stays.
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-    if not Path(path).is_file():
-        raise DataError(f"no file {os.fspath(path)}")
+    images = checked_input(path, folder, batch_size=batch_size)
     judge = RowJudge(Path(directory), reward)
     tally = Tally()
     with writing_alone(Path(directory), judge.settings):
         book = RowBook(Path(directory), retry_failed=retry_failed)
-        reader = _Reader(Path(folder) if folder is not None else Path(path).parent, judge.writer, book)
+        reader = _Reader(images, judge.writer, book)
         for batch in _one_ahead(reader.batches(path, batch_size)):
             tally.add(batch.known, resumed=True)
             tally.add([judge.write_broken(told, row.instruction, problem) for told, row, problem in batch.broken])

@@ -32,6 +32,7 @@ __all__ = [
     "RowBook",
     "RowJudge",
     "Tally",
+    "checked_input",
     "latest_records",
     "problem_of",
     "read_edit",
@@ -319,6 +320,21 @@ def _without_address(value: Any) -> Any:
 
 def _before(settings: object, name: str) -> str:
     return repr(settings.get(name)) if isinstance(settings, dict) else "not told"
+
+
+def checked_input(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None, **sizes: int) -> Path:
+    """The folder that the rows' images are in: `folder`, else that of the file `path`.
+
+    Raises:
+        ConfigError: one of `sizes` (`batch_size=...`) is less than 1.
+        DataError: there is no such file.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{name} must be at least 1, got {size}")
+    if not Path(path).is_file():
+        raise DataError(f"no file {os.fspath(path)}")
+    return Path(path).parent if folder is None else Path(folder)
 
 
 @contextmanager

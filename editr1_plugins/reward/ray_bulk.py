@@ -13,13 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editr1_plugins.errors import ConfigError, DataError, MissingExtraError
+from editr1_plugins.errors import DataError, MissingExtraError
 from editr1_plugins.reward.bulk_rows import (
     BulkSummary,
     Outcome,
     RowBook,
     RowJudge,
     Tally,
+    checked_input,
     problem_of,
     read_edit,
     recorded_keys,
@@ -67,12 +68,8 @@ def score_file_with_ray(
         from ray.exceptions import RayTaskError
     except ImportError:
         raise MissingExtraError('many machines need Ray Data: pip install "editr1-plugins[ray]"') from None
-    if batch_size < 1 or workers < 1:
-        raise ConfigError(f"batch_size and workers must be at least 1, got {batch_size} and {workers}")
-    if not Path(path).is_file():
-        raise DataError(f"no file {os.fspath(path)}")
+    images = checked_input(path, folder, batch_size=batch_size, workers=workers).resolve()
     output = Path(directory).resolve()
-    images = (Path(folder) if folder is not None else Path(path).parent).resolve()
     tally = Tally()
     # Made here as well, so that what cannot be built is said before a cluster starts.
     with writing_alone(output, RowJudge(output, reward).settings):

@@ -24,6 +24,7 @@ from editr1_plugins.reward.aggregate import (
     merge_samples,
     settle_early,
 )
+from editr1_plugins.reward.answers import as_alarm, as_principles, as_verifications, per_edit
 from editr1_plugins.reward.columns import EditColumns
 from editr1_plugins.reward.containment import Failure, contained
 from editr1_plugins.reward.journal import RecordWriter
@@ -233,7 +234,7 @@ class EditRRMReward:
         made = contained(
             self._decomposer.label,
             lambda rows: self._decomposer.in_turn(decomposer.decompose, [requests[row] for row in rows]),
-            lambda _, answer: _as_principles(answer),
+            lambda _, answer: as_principles(answer),
             list(missing),
         )
         failures: dict[str, str] = {}
@@ -257,13 +258,13 @@ class EditRRMReward:
             asked = [cases[row] for row in rows for _ in range(samples)]
             edits, principles = [case.edit for case in asked], [case.principles for case in asked]
             answers = self._verifier.in_turn(verifier.verify, edits, principles)
-            return _per_edit(answers, len(asked), samples)
+            return per_edit(answers, len(asked), samples)
 
         started = time.perf_counter()
         answers = contained(
             self._verifier.label,
             ask,
-            lambda row, answer: merge_samples(_as_verifications(answer, cases[row].principles)),
+            lambda row, answer: merge_samples(as_verifications(answer, cases[row].principles)),
             [case.key for case in cases],
         )
         seconds = time.perf_counter() - started
@@ -290,7 +291,7 @@ class EditRRMReward:
                 edits, principles = [case.edit for case in chosen], [case.principles for case in chosen]
                 return part.in_turn(guard.inspect, edits, principles, scored)
 
-            answers = contained(part.label, look, lambda _, answer: _as_alarm(answer), [case.key for case in cases])
+            answers = contained(part.label, look, lambda _, answer: as_alarm(answer), [case.key for case in cases])
             for case, answer in zip(cases, answers, strict=True):
                 if isinstance(answer, Failure):
                     answer = Alarm(flag="guard_failed", reason=answer.reason, cap=None)
@@ -324,40 +325,6 @@ class EditRRMReward:
             except (OSError, TypeError, ValueError):
                 # Neither a full disk nor a plugin's answer that is no JSON may cost the run.
                 _log.warning("a record could not be written", exc_info=True)
-
-
-def _per_edit(answers: object, asked: int, samples: int) -> object:
-    """A verifier's flat answer as one list of samples per edit; what is no list of the right length is passed on."""
-    if isinstance(answers, (str, bytes)) or not isinstance(answers, Sequence):
-        return answers
-    if len(answers) != asked:
-        raise ValueError(f"{len(answers)} verifications for {asked} edits")
-    return [answers[at : at + samples] for at in range(0, asked, samples)]
-
-
-def _as_verifications(answer: object, principles: Sequence[Principle]) -> list[Verification]:
-    samples: list[Verification] = []
-    for sample in answer if isinstance(answer, Sequence) else [answer]:
-        if not isinstance(sample, Verification):
-            raise TypeError(f"returned {type(sample).__name__} {sample!r}, not a Verification")
-        if len(sample.verdicts) not in (0, len(principles)):
-            raise ValueError(f"returned {len(sample.verdicts)} verdicts for {len(principles)} principles")
-        samples.append(sample)
-    return samples
-
-
-def _as_principles(answer: object) -> tuple[Principle, ...]:
-    if isinstance(answer, NoPrinciples):
-        return answer
-    if not isinstance(answer, (tuple, list)) or not all(isinstance(each, Principle) for each in answer):
-        raise TypeError(f"returned a {type(answer).__name__}, not a tuple of principles")
-    return tuple(answer) or NoPrinciples("the decomposer returned no principle")
-
-
-def _as_alarm(answer: object) -> Alarm | None:
-    if answer is not None and not isinstance(answer, Alarm):
-        raise TypeError(f"returned a {type(answer).__name__}, not an Alarm or None")
-    return answer
 
 
 def _finished(case: _Case) -> Verification:

@@ -10,7 +10,6 @@ below the folder of its JSONL file, or, for a data set of the hub, in the hub's 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -21,15 +20,13 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import ConfigError, DataError, ImageError
 from ..images import check_image, read_image
 from ..reward.edit_rows import file_below
-from .edit_files import FileRows, read_archives, read_json_lines
+from .edit_sources import hub_caches, rows_of_hub, rows_on_disk
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["BrokenRow", "EditRows", "RowReader", "load_edit_data"]
 
-_KINDS: Final = {".jsonl": "JSON lines", ".parquet": "Parquet", ".tar": "WebDataset"}
-_OTHER_SPLITS: Final = ("test", "validation", "valid", "val", "eval", "dev")
 _SHOWN: Final = 20
 _CHUNK: Final = 256  # rows that one worker checks at a time
 
@@ -141,11 +138,11 @@ def load_edit_data(
         raise ConfigError("image_column is empty: name at least one column")
     path = Path(name)
     if path.exists():
-        dataset, problems, is_image = _from_disk(path, split, images, prompt_column)
+        dataset, problems, is_image = rows_on_disk(path, split, images, prompt_column)
         roots: tuple[str, ...] = ()
     else:
-        dataset, problems, is_image = _from_hub(os.fspath(name), config, split), {}, set[str]()
-        roots = _hub_caches()
+        dataset, problems, is_image = rows_of_hub(os.fspath(name), config, split), {}, set[str]()
+        roots = hub_caches()
     label = f"{os.fspath(name)} ({split})"
     if len(dataset) == 0:
         raise DataError(f"{label} has no rows")
@@ -156,85 +153,6 @@ def load_edit_data(
     reader = RowReader(sources=sources, others=frozenset(others), roots=roots)
     changed = {old: new for old, new in names.items() if old != new}
     return EditRows(name=label, stored=dataset.rename_columns(changed), reader=reader, problems=problems)
-
-
-# Where the rows come from
-
-_Found = tuple["Dataset", "dict[int, str]", "set[str]"]  # rows, problems by row, image columns that are references
-
-
-def _from_disk(path: Path, split: str, images: Sequence[str], prompt: str) -> _Found:
-    import datasets
-
-    if path.is_dir() and any((path / made).is_file() for made in ("state.json", "dataset_dict.json")):
-        stored = datasets.load_from_disk(path)
-        if isinstance(stored, datasets.DatasetDict):
-            if split not in stored:
-                raise DataError(f"{path} has no split {split!r}; there are: {', '.join(stored)}")
-            stored = stored[split]
-        return stored, {}, set()
-    files = _files(path, split)
-    if files[0].suffix == ".parquet":
-        return _parquet(path, files), {}, set()
-    jsonl = files[0].suffix == ".jsonl"
-    rows: FileRows = read_json_lines(files, images, prompt) if jsonl else read_archives(files)
-    return rows.dataset(str(path)), rows.problems, rows.images
-
-
-def _parquet(path: Path, files: Sequence[Path]) -> Dataset:
-    import datasets
-
-    try:
-        # "train" is what `datasets` calls the only part there is; which files are in it was chosen before.
-        return datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
-    except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error.__cause__ or error}") from None
-
-
-def _files(path: Path, split: str) -> list[Path]:
-    """The files that hold a split; all of one kind."""
-    if path.is_file():
-        if path.suffix not in _KINDS:
-            raise ConfigError(f"{path} is not a file of data; known endings: {', '.join(_KINDS)}")
-        if split != "train" and not _named(path, (split,)):
-            raise DataError(f"{path} has no split {split!r}: name a folder with a file for each split")
-        return [path]
-    folder = path / split if (path / split).is_dir() else path
-    files = sorted(file for place in (folder, folder / "data") for file in place.glob("*") if file.suffix in _KINDS)
-    chosen = files if folder != path else [file for file in files if _named(file, (split,))]
-    if not chosen and split == "train":
-        chosen = [file for file in files if not _named(file, _OTHER_SPLITS)]
-    if not chosen:
-        there = ", ".join(file.name for file in files[:_SHOWN]) or "nothing that ends in " + ", ".join(_KINDS)
-        raise DataError(f"{path} has no file of the split {split!r}; there is: {there}")
-    kinds = sorted({file.suffix for file in chosen})
-    if len(kinds) > 1:
-        raise DataError(f"{path} holds files of several kinds ({', '.join(kinds)}); name the file that is meant")
-    return chosen
-
-
-def _named(file: Path, splits: Sequence[str]) -> bool:
-    return any(re.match(rf"{re.escape(split)}(?![a-z])", file.name, re.IGNORECASE) for split in splits)
-
-
-def _from_hub(name: str, config: str | None, split: str) -> Dataset:
-    import datasets
-
-    if "://" in name or name.startswith((".", "/", "~")) or Path(name).suffix in _KINDS:
-        raise ConfigError(f"no file or folder {name!r}")
-    try:
-        return datasets.load_dataset(name, config, split=split)
-    except ValueError as error:  # an unknown config or split
-        raise DataError(f"data set {name!r}: {error}") from None
-    except Exception as error:  # not found, private, no network: the hub raises many kinds
-        raise ConfigError(f"{name!r} is no file or folder here, nor a data set of the hub: {error}") from error
-
-
-def _hub_caches() -> tuple[str, ...]:
-    from datasets import config
-    from huggingface_hub import constants
-
-    return tuple(str(Path(cache).resolve()) for cache in (config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE))
 
 
 # From cells to images

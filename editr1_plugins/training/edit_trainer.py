@@ -46,7 +46,7 @@ from .hub import PublishedTrainer
 from .judging import Judge, Judgement, Judging
 from .metrics import MAXIMA, Metrics, PassMetrics, reward_means, std_within_groups, total_rewards
 from .parallel import average_gradients, check_launch, everywhere, reshard, shard_on_cpu, sharded, start_alike
-from .pending import PendingRollout, agreed_judgement
+from .pending import PendingRollout, agreed_judgement, print_of_all
 from .policy import Policy
 from .preflight import PreflightReport, preflight, require_ratio_of_one
 from .reward_call import RewardFunction, RewardFunctions
@@ -93,10 +93,7 @@ class EditGRPOTrainer(ResumableTrainer, PublishedTrainer):
         check_launch(args)
         self.pipe = DiffusionPipeline.from_pretrained(model) if isinstance(model, (str, os.PathLike)) else model
         self.reward_functions = RewardFunctions(reward_funcs)
-        weights, names = args.reward_weights or [1.0] * len(self.reward_functions.names), self.reward_functions.names
-        if len(weights) != len(names):
-            raise ConfigError(f"{len(weights)} reward_weights for {len(names)} reward functions ({', '.join(names)})")
-        self.reward_weights = torch.tensor(weights)
+        self.reward_weights = self.reward_functions.checked_weights(args.reward_weights)
         for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
             check_columns(name, dataset)
         found = objective if objective is not None else resolve("algorithm", args.objective)
@@ -394,13 +391,9 @@ class EditGRPOTrainer(ResumableTrainer, PublishedTrainer):
         super().log({**logs, **self._metrics.drain(gather_object)} if "loss" in logs else logs, start_time)
 
     def _print_edits(self, rows: Sequence[dict[str, Any]], judgement: Judgement) -> None:
-        if not self.args.log_completions:
-            return
-        prompts = [row["prompt"] for row in rows]
-        lines = [f"rollout at update {self.state.global_step}", *judgement.lines(prompts, self.reward_functions.names)]
-        everyone = gather_object(["\n".join(lines)])
-        if self.accelerator.is_main_process:
-            print("\n".join(everyone), flush=True)
+        if self.args.log_completions:
+            lines = judgement.lines([row["prompt"] for row in rows], self.reward_functions.names)
+            print_of_all(self.accelerator, [f"rollout at update {self.state.global_step}", *lines])
 
 
 def _rows_as_they_are(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from .advantage import Advantages
 from .generation import Chunk, Generation
 from .judging import Judgement, Judging
 
-__all__ = ["PendingRollout", "agreed_judgement", "raise_together"]
+__all__ = ["PendingRollout", "agreed_judgement", "print_of_all", "raise_together"]
 
 
 @dataclass
@@ -100,6 +100,13 @@ def agreed_judgement(judging: Judging, accelerator: Accelerator) -> Judgement:
         error = raised
     raise_together(accelerator, error)
     return judgement
+
+
+def print_of_all(accelerator: Accelerator, lines: Sequence[str]) -> None:
+    """Print the lines of every process, in order, from one of them; all must call this."""
+    everyone = gather_object(["\n".join(lines)])
+    if accelerator.is_main_process:
+        print("\n".join(everyone), flush=True)
 
 
 def raise_together(accelerator: Accelerator, error: Exception | None) -> None:

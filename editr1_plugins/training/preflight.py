@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ class PreflightReport:
     encoder_calls: int
     taped_bytes: int
     enters_at_once: bool
-    seconds: float
+    seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Every attribute, JSON-ready, and `passed`: True."""
@@ -123,37 +123,8 @@ def preflight(
     trial = _Trial(pipe, trainable, tolerance, sampler, noise_level)
     call, wanted = _shortened(pipe, call, steps) if window is None else (dict(call), tuple(window))
     with _gradients_kept(trainable):
-        rollout = trial.record(call, wanted, rows)
-        alone, rows = len(rollout) < rows, len(rollout)
-        calls = rollout.tape.misses
-        chosen = _spread(rollout.transitions)
-        off, whole = trial.replay(rollout, chosen)
-        trial.require(off, rollout, chosen, "replay")
-        trial.require_no_encoder_ran(rollout, calls)
-        unused = trial.unused(rollout, chosen)
-        if not whole.any():
-            raise trial.refused("no gradient reaches the trainable parameters")
-        step_off, step_gap = trial.step_by_step(rollout, chosen, whole)
-        trial.out_of_place(rollout)
-        # Before the rows: some pipelines repeat the source to the number of rows first, so encode anew for each.
-        trial.require_no_encoder_ran(rollout, calls)
-        row_off, row_gap = trial.row_by_row(rollout, chosen, whole) if rows > 1 else (0.0, 0.0)
-    return PreflightReport(
-        pipeline=type(pipe).__name__,
-        rows=rows,
-        steps=rollout.made,
-        replayed=tuple(step.index for step in chosen),
-        rows_per_call=1 if alone else None,
-        log_prob_error=max(off, step_off),
-        row_error=row_off,
-        row_gap=row_gap,
-        step_gap=step_gap,
-        unused=unused,
-        encoder_calls=calls,
-        taped_bytes=rollout.tape.kept_bytes,
-        enters_at_once=rollout.entry is not None,
-        seconds=time.perf_counter() - started,
-    )
+        report = trial.run(call, wanted, rows)
+    return replace(report, seconds=time.perf_counter() - started)
 
 
 def require_ratio_of_one(error: float) -> None:
@@ -191,6 +162,39 @@ class _Trial:
         self.gap = 1e-3 if exact else 0.1
         self.reached: list[bool] = []
         self.inputs = DenoiserInputs(pipe)
+
+    def run(self, call: Mapping[str, Any], window: Iterable[int], rows: int) -> PreflightReport:
+        """Sample, replay, compare; `seconds` is left to the caller."""
+        rollout = self.record(call, window, rows)
+        alone, rows = len(rollout) < rows, len(rollout)
+        calls = rollout.tape.misses
+        chosen = _spread(rollout.transitions)
+        off, whole = self.replay(rollout, chosen)
+        self.require(off, rollout, chosen, "replay")
+        self.require_no_encoder_ran(rollout, calls)
+        unused = self.unused(rollout, chosen)
+        if not whole.any():
+            raise self.refused("no gradient reaches the trainable parameters")
+        step_off, step_gap = self.step_by_step(rollout, chosen, whole)
+        self.out_of_place(rollout)
+        # Before the rows: some pipelines repeat the source to the number of rows first, so encode anew for each.
+        self.require_no_encoder_ran(rollout, calls)
+        row_off, row_gap = self.row_by_row(rollout, chosen, whole) if rows > 1 else (0.0, 0.0)
+        return PreflightReport(
+            pipeline=type(self.pipe).__name__,
+            rows=rows,
+            steps=rollout.made,
+            replayed=tuple(step.index for step in chosen),
+            rows_per_call=1 if alone else None,
+            log_prob_error=max(off, step_off),
+            row_error=row_off,
+            row_gap=row_gap,
+            step_gap=step_gap,
+            unused=unused,
+            encoder_calls=calls,
+            taped_bytes=rollout.tape.kept_bytes,
+            enters_at_once=rollout.entry is not None,
+        )
 
     def record(self, call: Mapping[str, Any], window: Iterable[int], rows: int) -> Rollout:
         """A rollout of `rows` rows, or of one where the pipeline fails to make several."""

@@ -89,6 +89,19 @@ class RewardFunctions:
         """Which functions say that they judge each row alone."""
         return [getattr(function, "row_wise", False) is True for function in self.functions]
 
+    def checked_weights(self, weights: Sequence[float] | None) -> Tensor:
+        """The weight of each function, (functions,); 1 where none are given.
+
+        Raises:
+            ConfigError: not as many weights as functions.
+        """
+        if not weights:
+            return torch.ones(len(self.names))
+        if len(weights) != len(self.names):
+            told = ", ".join(self.names)
+            raise ConfigError(f"{len(weights)} reward_weights for {len(self.names)} reward functions ({told})")
+        return torch.tensor(weights)
+
     def call(
         self, indices: Sequence[int], rows: Sequence[dict[str, Any]], edits: Sequence[Any], trainer_state: Any
     ) -> list[RewardOutcome]:

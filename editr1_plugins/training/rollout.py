@@ -137,26 +137,32 @@ def record(
         generators = [torch.Generator(device).manual_seed(seed) for seed in start_seeds]
         with exchanged(pipe, scheduler, tape), latents_watched(pipe, prepared.append), torch.no_grad():
             output = pipe(**arguments, generator=generators)
+    first, final = _ends(pipe, scheduler, len(seeds), wanted)
+    return Rollout(
+        call=dict(call),
+        seeds=seeds,
+        transitions=tuple(scheduler.transitions),
+        final=final.detach(),
+        images=images_of(pipe, output),
+        tape=tape,
+        entry=index_of_first_latents(prepared, first),
+        chunk=len(seeds),
+        made=scheduler.made,
+    )
+
+
+def _ends(pipe: Any, scheduler: RolloutScheduler, rows: int, window: frozenset[int]) -> tuple[Tensor, Tensor]:
+    """The first and the last latents of a loop that made what was asked for."""
     if scheduler.final is None or scheduler.first is None:
         raise ReplayError(
             f"{type(pipe).__name__} never called the step of its own scheduler: its loop cannot be seen. Where it "
             "calls another pipeline, train that one"
         )
-    if len(scheduler.final) != len(seeds):
-        raise ConfigError(f"the call makes {len(scheduler.final)} rows for {len(seeds)} seeds; give it one prompt")
-    if missing := wanted - set(range(scheduler.made)):
+    if len(scheduler.final) != rows:
+        raise ConfigError(f"the call makes {len(scheduler.final)} rows for {rows} seeds; give it one prompt")
+    if missing := window - set(range(scheduler.made)):
         raise ConfigError(f"the window asks for steps {sorted(missing)}, but {scheduler.made} steps were made (from 0)")
-    return Rollout(
-        call=dict(call),
-        seeds=seeds,
-        transitions=tuple(scheduler.transitions),
-        final=scheduler.final.detach(),
-        images=images_of(pipe, output),
-        tape=tape,
-        entry=index_of_first_latents(prepared, scheduler.first),
-        chunk=len(seeds),
-        made=scheduler.made,
-    )
+    return scheduler.first, scheduler.final
 
 
 def record_group(
