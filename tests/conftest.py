@@ -9,6 +9,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode finds no helper modules by itself
+from chromium import browser
+
+__all__ = ["browser", "third_party_plugin"]
+
 # A job in the background of a shell starts with interrupts ignored, and its children would too.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

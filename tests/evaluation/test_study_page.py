@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -18,13 +17,6 @@ from study_kit import study
 from editr1_plugins.errors import DataError
 from editr1_plugins.evaluation.study.answers import Answers, read_answers
 from editr1_plugins.evaluation.study.key import read_key
-
-_SPEC = importlib.util.spec_from_file_location("chromium", Path(__file__).parent.parent / "report" / "conftest.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-_CHROMIUM = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_CHROMIUM)
-browser = _CHROMIUM.browser  # the fixture of the report's tests
 
 HOSTILE = (
     "</script><script>window.hacked=1</script><img src='{url}' onerror='hacked=2'><!--<script>\u202e&amp;\u2028$study"

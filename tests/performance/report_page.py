@@ -10,19 +10,21 @@ next frame is painted.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
-from types import ModuleType
 
 from PIL import Image
 
 from editr1_plugins.images import content_hash
 from editr1_plugins.report.page import write_report
 from editr1_plugins.types import CATEGORIES
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from chromium import NAMES, Browser
 
 TIMED = """(async () => {
   const start = performance.now();
@@ -66,17 +68,6 @@ def make_records(folder: Path, edits: int, side: int) -> None:
             file.write(json.dumps(row | {"source_image": names[0], "edited_image": names[1]}) + "\n")
 
 
-def driver() -> ModuleType:
-    """The browser of the tests."""
-    path = Path(__file__).parent.parent / "report" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("report_browser", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--edits", type=int, default=1000)
@@ -89,12 +80,11 @@ def main() -> None:
         made = write_report(folder / "records", folder / "page.html", limit=args.edits)
         seconds = time.perf_counter() - started
         print(f"{made.listed} edits, {made.images} images: {made.bytes / 1e6:.1f} MB in {seconds:.1f} s")
-        tests = driver()
-        program = next(filter(None, map(shutil.which, tests.NAMES)), None)
+        program = next(filter(None, map(shutil.which, NAMES)), None)
         if program is None:
             print("no Chromium here")
             return
-        browser = tests.Browser(program, folder / "profile")
+        browser = Browser(program, folder / "profile")
         started = time.perf_counter()
         browser.open(folder / "page.html")
         seconds = time.perf_counter() - started
