@@ -38,6 +38,19 @@ def _transformers(argument: str) -> Verifier:
     return TransformersVerifier.from_spec(argument)
 
 
+def _viescore(argument: str) -> Verifier:
+    from .evaluation.judges import backend_of
+    from .evaluation.viescore import VIEScoreVerifier
+
+    return VIEScoreVerifier(backend_of(argument))
+
+
+def _whole_edit() -> Decomposer:
+    from .evaluation.judges import WholeEdit
+
+    return WholeEdit()
+
+
 def _rules() -> Decomposer:
     from .principles.rules import RulesDecomposer
 
@@ -90,6 +103,11 @@ def register_verifiers(register: Register) -> None:
         requires=("openai[openai]",),
     )
     register("transformers", _transformers, summary="transformers:PATH_OR_ID, a VLM in this process")
+    register(
+        "viescore",
+        _viescore,
+        summary="viescore:MODEL@URL, a VLM that grades the edit as a whole; take the decomposer whole-edit",
+    )
 
 
 @hookimpl
@@ -101,6 +119,7 @@ def register_decomposers(register: Register) -> None:
         _vlm,
         summary="vlm:MODEL@URL or vlm:transformers:PATH_OR_ID, few-shot prompts to a VLM",
     )
+    register("whole-edit", _whole_edit, summary="one question for any edit, for verifiers that read none")
 
 
 @hookimpl

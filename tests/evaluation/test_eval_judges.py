@@ -13,6 +13,7 @@ from editr1_plugins.evaluation.judges import WholeEdit, resolve_judge
 from editr1_plugins.evaluation.pairwise import Comparer, Comparison, PairwiseJudge
 from editr1_plugins.evaluation.replies import number_in, tagged
 from editr1_plugins.evaluation.viescore import VIEScoreVerifier
+from editr1_plugins.reward.rrm import EditRRMReward
 from editr1_plugins.testing import VerifierContract
 from editr1_plugins.testing.judge_server import JudgeServer, Received, Scripted
 from editr1_plugins.types import Edit, Verifier
@@ -121,6 +122,13 @@ class TestVIEScore:
         assert first == second
         assert (first.score, first.samples) == (pytest.approx(7.5), 2)
         assert first.spread == pytest.approx(1.5)
+
+    def test_it_is_a_reward_by_its_spec(self) -> None:
+        with JudgeServer(grades()) as server:
+            reward = EditRRMReward(f"viescore:judge@{server.url}", "whole-edit", guards=())
+            [verification] = reward.score([edit(instruction="let the spoon smile")])
+        assert verification.score == pytest.approx(math.sqrt(6 * 5))
+        assert [verdict.passed for verdict in verification.verdicts] == [None]
 
     def test_bad_arguments(self) -> None:
         with pytest.raises(ValueError, match="1 edits but 0 lists"):
