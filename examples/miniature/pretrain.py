@@ -1,7 +1,8 @@
 """The untrained model learns to look: what a downloaded VLM brings along, MiniEdit's judge has to be given.
 
-Its exercises are the decomposer's questions, and the answers come from `measure`. There are no scores in it and no
-teachers, and it is the same for every mode. Verdicts weigh more than the words around them, which are learned at once;
+Its exercises are the decomposer's questions, and the answers come from `measure`. First verdicts alone; then answers in
+full, in every mode, whose score is ten times their average. There are no teachers in it and no preferences, and it is
+the same for every mode. Verdicts weigh more than the words around them, which are learned at once;
 for the first 500 steps the model guesses, then it begins to look. Muon for the matrices of the layers makes it look
 after a third of the steps that AdamW takes.
 """
@@ -32,7 +33,7 @@ from editr1_plugins.miniedit.world import draw
 from editr1_plugins.principles.rules import decompose_instruction
 from editr1_plugins.training.preference_pairs import judge_messages
 from editr1_plugins.training.traces import compose_trace
-from editr1_plugins.types import Edit, Principle
+from editr1_plugins.types import MAX_SCORE, Edit, Principle
 from editr1_plugins.verifiers.measure import MeasureVerifier
 from editr1_plugins.verifiers.prompting import MODES
 
@@ -41,6 +42,10 @@ MUON_RATE, ADAM_RATE = 8e-3, 2e-3
 VERDICT_WEIGHT = 5.0
 # Exercises with every question of the decomposer, and with a random run of them; the others have the main ones.
 ALL_QUESTIONS, OTHER_QUESTIONS = 0.15, 0.15
+
+
+#: Ids of the prompt and of the answer, and the pixels of both images with their grids.
+Encoded = tuple[list[int], list[int], Any]
 
 
 class Exercise(NamedTuple):
@@ -80,6 +85,30 @@ def questions(rng: np.random.Generator) -> list[Exercise]:
     return made
 
 
+def full_answers(count: int, seed: int) -> list[Exercise]:
+    """Edits with true answers: what became of each part, verdicts, average; the score is the plainest one there is."""
+    rng = np.random.default_rng(seed)
+    truthful = NoisyTeacher(name="truth", flip=0.0, spread=0.0)
+    made = []
+    for _ in range(count):
+        compound = sample_compound(rng)
+        principles = decompose_instruction(compound.task.instruction)
+        asked = principles if rng.random() < ALL_QUESTIONS else main_principles(principles)
+        edit = Edit(
+            source=draw(compound.task.scene),
+            edited=draw_attempt(compound, sample_attempt(rng, compound)),
+            instruction=compound.task.instruction,
+        )
+        (told,) = truthful.verify([edit], [asked])
+        assert told.average is not None
+        mode = MODES[int(rng.integers(len(MODES)))]
+        messages, images = judge_messages(edit, asked, mode)
+        verdicts = [verdict.passed for verdict in told.verdicts]
+        score = round(2 * MAX_SCORE * told.average) / 2
+        made.append(Exercise(messages, images, compose_trace(told.trace, asked, verdicts, told.average, score, mode)))
+    return made
+
+
 def _asked(rng: np.random.Generator, principles: Sequence[Principle]) -> Sequence[Principle]:
     chance = rng.random()
     if chance < ALL_QUESTIONS:
@@ -109,12 +138,31 @@ def example_answers(seed: int, count: int = 600) -> list[str]:
     return answers
 
 
-def pretrain(folder: Path, *, size: str, seed: int, steps: int, count: int = 30_000, batch: int = 32) -> None:
+def pretrain(folder: Path, *, size: str, seed: int, steps: int) -> None:
     """Train a model from nothing and write it, with its processor, as `from_pretrained` reads it."""
     tokenizer = build_judge_tokenizer(judge_pieces(example_answers(seed)))
     processor = build_judge_processor(tokenizer)
     model = build_judge_model(tokenizer, SIZES[size], seed=seed)
-    made = [encoded(processor, exercise) for exercise in exercises(count, seed + 1)]
+    look(model, processor, seed=seed, steps=steps)
+    answer(model, processor, seed=seed, steps=steps // 4)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def look(model: Any, processor: Any, *, seed: int, steps: int) -> None:
+    """First verdicts alone."""
+    made = [encoded(processor, exercise) for exercise in exercises(30_000, seed + 1)]
+    train(model, processor.tokenizer, made, seed=seed, steps=steps)
+    renew_unused(model, {token for prompt, answer, _ in made for token in (*prompt, *answer)}, seed)
+
+
+def answer(model: Any, processor: Any, *, seed: int, steps: int) -> None:
+    """Then answers in full, in every mode, with 10 times the average as their score."""
+    made = [encoded(processor, exercise) for exercise in full_answers(12_000, seed + 2)]
+    train(model, processor.tokenizer, made, seed=seed, steps=steps)
+
+
+def train(model: Any, tokenizer: Any, made: list[Encoded], *, seed: int, steps: int, batch: int = 32) -> None:
     made.sort(key=lambda one: len(one[0]) + len(one[1]))
     optimizers = optimizers_of(model)
     schedules = [torch.optim.lr_scheduler.LambdaLR(each, cosine(steps)) for each in optimizers]
@@ -136,8 +184,18 @@ def pretrain(folder: Path, *, size: str, seed: int, steps: int, count: int = 30_
                 f"pretraining: step {step + 1}, loss {loss.item():.3f}, {time.process_time() - began:.0f} CPU s",
                 flush=True,
             )
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+
+
+@torch.no_grad()
+def renew_unused(model: Any, used: set[int], seed: int) -> None:
+    """Draw the embeddings of tokens that no exercise held like those of the others.
+
+    Thousands of steps have taught the model never to say them, which SFT would have to undo: scores are among them.
+    """
+    rows = model.get_input_embeddings().weight
+    unused = torch.tensor([token not in used for token in range(len(rows))])
+    drawn = torch.randn(int(unused.sum()), rows.shape[1], generator=torch.Generator().manual_seed(seed))
+    rows[unused] = rows[~unused].mean(0) + rows[~unused].std(0) * drawn
 
 
 def optimizers_of(model: Any) -> list[torch.optim.Optimizer]:
@@ -155,7 +213,7 @@ def cosine(steps: int) -> Callable[[int], float]:
     return lambda step: min(1.0, (step + 1) / WARMUP) * (0.525 + 0.475 * math.cos(math.pi * step / steps))
 
 
-def encoded(processor: Any, exercise: Exercise) -> tuple[list[int], list[int], Any]:
+def encoded(processor: Any, exercise: Exercise) -> Encoded:
     """Ids of the prompt and of the answer, and the pixels of both images."""
     text = processor.apply_chat_template(exercise.messages, tokenize=False, add_generation_prompt=True)
     prompt = processor(text=[text], images=[exercise.images], return_tensors="pt")
@@ -163,9 +221,7 @@ def encoded(processor: Any, exercise: Exercise) -> tuple[list[int], list[int], A
     return prompt["input_ids"][0].tolist(), answer, (prompt["pixel_values"], prompt["image_grid_thw"])
 
 
-def loss_of(
-    model: Any, pad: int, verdicts: torch.Tensor, examples: list[tuple[list[int], list[int], Any]]
-) -> torch.Tensor:
+def loss_of(model: Any, pad: int, verdicts: torch.Tensor, examples: list[Encoded]) -> torch.Tensor:
     left = max(len(prompt) for prompt, _, _ in examples)
     right = max(len(answer) for _, answer, _ in examples)
     ids = torch.full((len(examples), left + right), pad)
