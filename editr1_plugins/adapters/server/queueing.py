@@ -19,6 +19,8 @@ __all__ = ["BusyError", "EditQueue"]
 #: Decoded pixels in one batch (as RGB about 0.8 GB); a batch of one edit may have more.
 _BATCH_PIXELS: Final = 2**28
 _LONGEST_RETRY: Final = 60
+#: A small batch waits for company while another one is being judged: this share of what a batch takes, up to a second.
+_LINGER: Final = 0.1
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -42,8 +44,8 @@ class _Ticket:
 class EditQueue:
     """First come, first served. Belongs to one event loop; `start` and `stop` are called there.
 
-    A batch is whatever waits when a worker is free, up to its limits: nothing waits for company. Neighbours of one
-    request stay neighbours, so a group shares its principles and a judge's prefix cache.
+    A batch is whatever waits when a worker is free, up to its limits. Neighbours of one request stay neighbours, so a
+    group shares its principles and a judge's prefix cache.
 
     Args:
         judge: called in a thread of its own, by `workers` threads at a time; one verification per edit.
@@ -66,8 +68,8 @@ class EditQueue:
         self._max_waiting, self._busy_wait = max_waiting, busy_wait
         self._waiting: deque[_Ticket] = deque()
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._held = 0
-        self._rate = 0.0
+        self._held = self._judging = 0
+        self._rate = self._pace = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -141,11 +143,15 @@ class EditQueue:
 
     async def _work(self) -> None:
         while True:
-            batch = self._take()
-            if not batch:
+            if not self._waiting:
                 self._ready.clear()
                 await self._ready.wait()
+            if self._judging and len(self._waiting) < self._max_batch:
+                await asyncio.sleep(min(1.0, _LINGER * self._pace))
+            batch = self._take()
+            if not batch:
                 continue
+            self._judging += 1
             started = time.perf_counter()
             edits = [ticket.edit for ticket in batch]
             try:
@@ -158,6 +164,8 @@ class EditQueue:
                 _log.exception("a batch of %d edits was not judged", len(edits))
                 failure = f"server_error: {type(error).__name__}"
                 outcomes = [Verification(score=None, failure=failure, samples=0) for _ in edits]
+            finally:
+                self._judging -= 1
             seconds = time.perf_counter() - started
             self._measure(len(batch), seconds)
             for ticket, outcome in zip(batch, outcomes, strict=True):
@@ -179,8 +187,11 @@ class EditQueue:
         return batch
 
     def _measure(self, edits: int, seconds: float) -> None:
+        """Keep running means of the speed (edits per second, all workers) and of what a batch takes (seconds)."""
         rate = self._workers * edits / max(seconds, 1e-6)
-        self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
+        new = 0.2 if self._rate else 1.0
+        self._rate += new * (rate - self._rate)
+        self._pace += new * (seconds - self._pace)
         self._on_batch(edits, seconds)
 
 
