@@ -24,7 +24,7 @@ _LINGER: Final = 0.1
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-Judge = Callable[[Sequence[EncodedEdit]], list[Verification]]
+_Judge = Callable[[Sequence[EncodedEdit]], list[Verification]]
 
 
 class BusyError(Exception):
@@ -55,7 +55,7 @@ class EditQueue:
 
     def __init__(
         self,
-        judge: Judge,
+        judge: _Judge,
         *,
         workers: int,
         max_batch: int,
