@@ -25,6 +25,7 @@ FILE = Path(__file__).with_name("trajectories.json")
 EDITS, GROUP, UPDATES = 8, 4, 4
 #: Edits in a pass (and at most in a pipeline call), passes an update.
 CUTS = {"flow_grpo": ((8, 1), (4, 2), (2, 4), (1, 8)), "nft": ((8, 1), (2, 4))}
+QUICK = (("flow_grpo", (8, 1)), ("flow_grpo", (2, 4)), ("nft", (8, 1)))
 OBJECTIVES: dict[str, dict[str, Any]] = {
     # Two updates a rollout, so that ratios leave 1; a KL, so that the reference policy counts.
     "flow_grpo": {"beta": 0.04, "num_iterations": 2, "epsilon": 0.1, "shared_noise": True},
@@ -88,7 +89,12 @@ def one_thread() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("objective", "batch", "accumulation"), [(name, *cut) for name, cuts in CUTS.items() for cut in cuts]
+    ("objective", "batch", "accumulation"),
+    [
+        pytest.param(name, *cut, marks=[pytest.mark.slow] * ((name, cut) not in QUICK))
+        for name, cuts in CUTS.items()
+        for cut in cuts
+    ],
 )
 def test_every_cut_of_a_batch_follows_the_committed_trajectory(objective: str, batch: int, accumulation: int) -> None:
     assert batch * accumulation == EDITS

@@ -11,6 +11,7 @@ from PIL import Image
 
 from editr1_plugins.cli import main
 from editr1_plugins.errors import ConfigError
+from editr1_plugins.miniedit.demo_run import DemoSettings
 from editr1_plugins.miniedit.gold import gold_score
 from editr1_plugins.miniedit.model import CALL, load_pipeline, weights_path
 from editr1_plugins.miniedit.pairs import sample_tasks
@@ -46,7 +47,11 @@ def test_unknown_weights_are_refused() -> None:
         load_pipeline("dirty")
 
 
-def test_demo_writes_what_it_promises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_writes_what_it_promises(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, fewer in {"held_out": 24, "prompts": 2, "group": 4}.items():
+        monkeypatch.setitem(DemoSettings.__init__.__kwdefaults__, name, fewer)
     assert main(["demo", "--output", str(tmp_path), "--updates", "1", "--json"]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert json.loads(capsys.readouterr().out) == summary

@@ -44,7 +44,7 @@ def answers(count: int, seed: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> object:
-    return build_judge_tokenizer(judge_pieces(answers(300, 1), tasks=1500))
+    return build_judge_tokenizer(judge_pieces(answers(120, 1), tasks=500))
 
 
 def test_prompts_of_unseen_tasks_take_few_tokens_and_come_back_as_they_were(tokenizer) -> None:

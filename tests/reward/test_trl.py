@@ -344,6 +344,7 @@ dtype: float32
 """
 
 
+@pytest.mark.slow
 def test_the_trl_command_with_the_verifier_of_an_installed_plugin(tmp_path: Path) -> None:
     installed = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]

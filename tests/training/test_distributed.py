@@ -59,6 +59,8 @@ CASES: dict[str, dict[str, Any]] = {
 SHARDED = {f"fsdp {name}": {**CASES[name], **FSDP} for name in ("lora", "one process idle", "accumulation", "full")}
 SHARDED["fsdp full"]["fsdp_config"] = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}
 SHARDED["fsdp lora checkpointing"] = {**SHARDED["fsdp lora"], "activation_checkpointing": True}
+#: Two of the replicated cases run by default; the processes alone take a quarter of a minute to start.
+QUICK = ("lora", "new adapter")
 SLOW = ("fsdp accumulation", "fsdp lora checkpointing")
 
 
@@ -253,7 +255,14 @@ def launch(folder: Path, names: list[str]) -> None:
 @pytest.fixture(scope="module")
 def replicated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("replicated")
-    launch(folder, [*CASES, "resume lora", "ddp"])
+    launch(folder, [*QUICK])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def replicated_longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("replicated")
+    launch(folder, [*(name for name in CASES if name not in QUICK), "resume lora", "ddp"])
     return folder
 
 
@@ -289,9 +298,15 @@ def compare(folder: Path, name: str, tmp_path: Path) -> None:
         assert single["windows"] == a["windows"] + b["windows"]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", QUICK)
 def test_two_processes_make_the_update_of_one(replicated: Path, tmp_path: Path, name: str) -> None:
     compare(replicated, name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CASES if name not in QUICK])
+def test_two_processes_make_the_update_of_one_in_every_way(replicated_longer: Path, tmp_path: Path, name: str) -> None:
+    compare(replicated_longer, name, tmp_path)
 
 
 @pytest.mark.slow
@@ -306,9 +321,10 @@ def test_sharded_weights_wait_for_one_another(split_longer: Path, tmp_path: Path
     compare(split_longer, name, tmp_path)
 
 
-def test_groups_have_their_size_from_the_first_step_and_may_span_processes(replicated: Path) -> None:
-    for name, size in (("lora", 4), ("group over processes", 8)):
-        both = [torch.load(replicated / f"{name}-2-{rank}.pt")["seen"] for rank in (0, 1)]
+@pytest.mark.slow
+def test_groups_have_their_size_from_the_first_step_and_may_span_processes(replicated_longer: Path) -> None:
+    for name, size in (("one process idle", 4), ("group over processes", 8)):
+        both = [torch.load(replicated_longer / f"{name}-2-{rank}.pt")["seen"] for rank in (0, 1)]
         for first, second in zip(*both, strict=True):
             rows = first["rows"] + second["rows"]
             groups = [rows[i : i + size] for i in range(0, len(rows), size)]
@@ -319,16 +335,18 @@ def test_groups_have_their_size_from_the_first_step_and_may_span_processes(repli
     assert {len(window) for window in first["windows"]} == {1}
 
 
-def test_what_no_process_learned_from_moves_nothing(replicated: Path, tmp_path: Path) -> None:
-    logs = torch.load(replicated / "nothing judged at first-2-0.pt")["logs"]
+@pytest.mark.slow
+def test_what_no_process_learned_from_moves_nothing(replicated_longer: Path) -> None:
+    logs = torch.load(replicated_longer / "nothing judged at first-2-0.pt")["logs"]
     assert [entry["frac_unscored"] for entry in logs if "frac_unscored" in entry] == [0.0, 1.0, 0.0]
     assert [entry["groups_skipped"] for entry in logs if "groups_skipped" in entry] == [0.0, 2.0, 0.0]
     assert logs[1]["grad_norm"] == 0.0
 
 
-def test_the_gradient_is_that_of_ddp(replicated: Path) -> None:
+@pytest.mark.slow
+def test_the_gradient_is_that_of_ddp(replicated_longer: Path) -> None:
     for rank in (0, 1):
-        found = torch.load(replicated / f"ddp-2-{rank}.pt")
+        found = torch.load(replicated_longer / f"ddp-2-{rank}.pt")
         assert found["trainer"].keys() == found["by hand"].keys()
         for name, gradient in found["trainer"].items():
             assert gradient.norm() > 0
@@ -348,8 +366,9 @@ def resumed_exactly(folder: Path, name: str, is_sharded: bool) -> None:
         assert whole["logs"][:-1] == again["logs"][:-1]  # the last one sums up the time of this run
 
 
-def test_two_processes_resume_bit_by_bit(replicated: Path) -> None:
-    resumed_exactly(replicated, "lora", is_sharded=False)
+@pytest.mark.slow
+def test_two_processes_resume_bit_by_bit(replicated_longer: Path) -> None:
+    resumed_exactly(replicated_longer, "lora", is_sharded=False)
 
 
 @pytest.mark.slow

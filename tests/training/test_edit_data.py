@@ -304,7 +304,9 @@ class TestBrokenRows:
         [row] = load_edit_data(folder).broken(decode=True)
         assert row.index == 0
 
-    @pytest.mark.parametrize("make", [json_lines, parquet, web_dataset])
+    @pytest.mark.parametrize(
+        "make", [json_lines, *(pytest.param(make, marks=pytest.mark.slow) for make in (parquet, web_dataset))]
+    )
     def test_several_processes_find_the_same(self, tmp_path: Path, make: Any, monkeypatch: Any) -> None:
         make(tmp_path)
         monkeypatch.setattr("editr1_plugins.training.edit_data._CHUNK", 2)

@@ -190,7 +190,13 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED.keys())
+LONGER = ("two updates per rollout", "windows")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param(changes, id=name, marks=[pytest.mark.slow] * (name in LONGER)) for name, changes in RESUMED.items()],
+)
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path, changes: dict[str, Any]) -> None:
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 5, **changes}
     whole = trainer(tmp_path, **options)
@@ -284,7 +290,10 @@ def gradient(folder: Path, **changes: Any) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize(("size", "batch", "accumulation"), [(4, 4, 2), (4, 2, 4), (6, 3, 4), (4, 8, 1)], ids=str)
+SPLITS = [(4, 4, 2), (6, 3, 4), *(pytest.param(*split, marks=pytest.mark.slow) for split in ((4, 2, 4), (4, 8, 1)))]
+
+
+@pytest.mark.parametrize(("size", "batch", "accumulation"), SPLITS, ids=str)
 def test_the_split_into_passes_does_not_change_the_update(
     tmp_path: Path, size: int, batch: int, accumulation: int
 ) -> None:

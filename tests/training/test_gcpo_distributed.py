@@ -29,6 +29,8 @@ from editr1_plugins.testing.language import (
 from editr1_plugins.training.gcpo import GCPOConfig, GCPOTrainer
 from editr1_plugins.types import FOLLOW, NoPrinciples, Principle
 
+pytestmark = pytest.mark.slow  # the processes alone take half a minute to start
+
 SAID = ["<score>2</score>", "<score>5</score>", "<score>8</score>", "no answer", "hm"]
 N = 4
 

@@ -106,7 +106,7 @@ def cases(settings: dict[str, Any], *quick: str) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("changes", cases(SETTINGS, "plain", "batch std", "two updates a rollout"))
+@pytest.mark.parametrize("changes", cases(SETTINGS, "plain", "two updates a rollout"))
 def test_overlap_changes_nothing(tmp_path: Path, changes: dict[str, Any]) -> None:
     serial, overlapped = Redness(row_wise=False), Redness(row_wise=True)
     one, other = trainer(tmp_path, serial, **changes), trainer(tmp_path, overlapped, **changes)
@@ -212,7 +212,7 @@ LOST = {
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(("away", "changes", "step"), cases(LOST, "first rollout", "two updates a rollout"))
+@pytest.mark.parametrize(("away", "changes", "step"), cases(LOST, "first rollout"))
 def test_a_dead_judge_ends_the_run_which_goes_on_exactly(
     tmp_path: Path, away: Any, changes: dict[str, Any], step: int
 ) -> None:
