@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from ..backends.image_only import ImageOnlyProcessor
 
 __all__ = [
     "CHAT_TEMPLATE",
@@ -79,19 +81,11 @@ def tiny_language_model(tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) ->
         return LlamaForCausalLM(config)
 
 
-def tiny_vision_language_processor(tokenizer: PreTrainedTokenizerFast) -> ProcessorMixin:
-    """Qwen2.5-VL's processor for images alone: its video half would need torchvision. Eight pixels make one token."""
-    from transformers import ProcessorMixin, Qwen2_5_VLProcessor
+def tiny_vision_language_processor(tokenizer: PreTrainedTokenizerFast) -> ImageOnlyProcessor:
+    """The image half of Qwen2.5-VL's processor, without torchvision. Eight pixels make one token."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    class ImageOnlyProcessor(Qwen2_5_VLProcessor):
-        def __init__(
-            self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None
-        ) -> None:
-            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
-            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-            self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+    from ..backends.image_only import ImageOnlyProcessor
 
     sizes = {"shortest_edge": 8 * 8, "longest_edge": 64 * 64}
     images = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, temporal_patch_size=2, size=sizes)
