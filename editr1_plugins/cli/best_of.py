@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..evaluation.editors.loading import DTYPES
 from ..types import MAX_SCORE
 from . import printable
 
@@ -36,8 +37,6 @@ SUMMARY = "make several edits and keep the one that the judge likes best"
 
 _NOT_JUDGED = 3
 _NOT_REACHED = 4
-_DTYPES = ("float32", "bfloat16", "float16")
-_MINIEDIT_STEPS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="ID", help="id or folder of a diffusers pipeline; default: MiniEdit's Kontext"
     )
     editor.add_argument("--lora", metavar="PATH", help="LoRA that `pipe.load_lora_weights` takes, e.g. what grpo saved")
-    editor.add_argument("--dtype", choices=_DTYPES, help="default: bfloat16 on an accelerator, float32 on a CPU")
+    editor.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on an accelerator, float32 on a CPU")
     editor.add_argument("--device", metavar="NAME", help="default: an accelerator where there is one")
     editor.add_argument("--batch-size", metavar="B", type=int, default=1, help="edits per pipeline call; default: 1")
     editor.add_argument("--steps", metavar="T", type=int, help="num_inference_steps; default: the pipeline's own")
@@ -119,31 +118,15 @@ def _request(args: argparse.Namespace) -> tuple[Image, str]:
 
 def _editor(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The pipeline on its device, and the arguments of its call."""
-    import torch
-    from diffusers import DiffusionPipeline
+    from ..evaluation.editors.loading import load_lora, load_pipeline_of, pipeline_call
 
-    from ..miniedit.model import CALL, load_pipeline
-
-    call = _call(args)
-    if args.model is None:
-        pipe: Any = load_pipeline()
-        call = {**CALL, "num_inference_steps": _MINIEDIT_STEPS, **call}
-    else:
-        device = args.device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
-        dtype = args.dtype or ("float32" if str(device) == "cpu" else "bfloat16")
-        try:
-            # safetensors only: the alternative is unpickling
-            pipe = DiffusionPipeline.from_pretrained(args.model, dtype=getattr(torch, dtype), use_safetensors=True)
-        except Exception as error:  # the hub raises many kinds
-            raise ConfigError(f"{args.model!r} cannot be loaded: {error}") from error
-        pipe.to(device)
+    model, call = args.model or "miniedit", _call(args)
+    pipe = load_pipeline_of(model, dtype=args.dtype, device=args.device)
+    if args.model is not None:
         pipe.set_progress_bar_config(disable=args.json or None)
     if args.lora is not None:
-        try:
-            pipe.load_lora_weights(args.lora, use_safetensors=True)
-        except Exception as error:
-            raise ConfigError(f"LoRA {args.lora!r} cannot be loaded: {error}") from error
-    return pipe, call
+        load_lora(pipe, args.lora)
+    return pipe, pipeline_call(model, call)
 
 
 def _call(args: argparse.Namespace) -> dict[str, Any]:

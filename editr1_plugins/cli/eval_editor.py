@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ConfigError
+from ..evaluation.editors.loading import DTYPES
 from . import printable
 from .eval_judge import numbers_as_text
 
@@ -65,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     editor.add_argument(
         "--call", metavar="JSON", help="further arguments of its call, e.g. '{\"guidance_scale\": 3.5}'"
     )
-    editor.add_argument("--dtype", metavar="NAME", help="default: bfloat16 on an accelerator, float32 on a CPU")
+    editor.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on an accelerator, float32 on a CPU")
     editor.add_argument("--device", metavar="NAME", help="default: an accelerator where there is one")
     editor.add_argument("--shard", metavar="I/N", help="only make every N-th edit from the I-th, from 0")
     judge = parser.add_argument_group("judge")

@@ -83,7 +83,7 @@ class TestGEdit:
         for task, rows in scores.items():
             # One without a score, and one of the other language, per task.
             write_gedit_scores(tmp_path, task, [*rows, ("x", "", 5, True, "en"), ("y", 1, 1, True, "cn")])
-        rows, found = recorded("gedit", tmp_path)
+        judged, found = recorded("gedit", tmp_path)
 
         def of(some: list[tuple[Any, ...]]) -> tuple[float, float, float]:
             return fmean(r[1] for r in some), fmean(r[2] for r in some), fmean(math.sqrt(r[1] * r[2]) for r in some)
@@ -96,7 +96,7 @@ class TestGEdit:
             assert found["sane"]["mean"][name] == pytest.approx(micro, abs=1e-4)
             shared = [of([row for row in scores[task] if row[3]])[part] for task in TASKS]
             assert found["official"]["intersection"][name] == pytest.approx(fmean(shared), abs=1e-4)
-        assert len(rows) == sum(len(some) + 1 for some in scores.values())
+        assert len(judged) == sum(len(some) + 1 for some in scores.values())
         assert found["sane"]["failures"] == {"no_score": 11}
         total = sum(map(len, scores.values()))
         low, high = found["sane"]["range"]
@@ -157,7 +157,7 @@ class TestImgEdit:
         assert found["official"]["average"] is None
 
 
-KRIS_SCORES = {
+KRIS_SCORES: dict[str, dict[str, tuple[int | None, ...]]] = {
     "color_change": {"1": (5, 4, 3, None), "2": (None, 2, 1, None)},
     "biology": {"1": (1, 2, 3, 4), "7": (5, 5, 5, None)},
     "multi-element_composition": {"1": (2, 2, 2, None)},

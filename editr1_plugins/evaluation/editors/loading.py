@@ -25,7 +25,7 @@ def load_pipeline_of(model: str, *, dtype: str | None = None, device: str | None
         device: default: an accelerator where there is one.
 
     Raises:
-        ConfigError: it cannot be loaded.
+        ConfigError: another dtype, or it cannot be loaded.
     """
     import torch
     from diffusers import DiffusionPipeline
@@ -33,8 +33,11 @@ def load_pipeline_of(model: str, *, dtype: str | None = None, device: str | None
     if _is_miniedit(model):
         from editr1_plugins.miniedit.model import load_pipeline
 
-        return load_pipeline(model.partition(":")[2] or "start")
+        weights = model.partition(":")[2]
+        return load_pipeline(weights) if weights else load_pipeline()
     place = device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r}: one of {', '.join(DTYPES)}")
     kind = dtype or ("float32" if str(place) == "cpu" else "bfloat16")
     try:
         # safetensors only: the alternative is unpickling
