@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -17,7 +18,9 @@ from transformers import LogitsProcessor
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TOP_LOGPROBS", "Drawing", "Step", "generators"]
+    from editr1_plugins.backends.chat import ChatRequest
+
+__all__ = ["TOP_LOGPROBS", "Drawing", "Step", "generators", "request_digest"]
 
 #: Alternatives kept per token when log-probabilities are asked for.
 TOP_LOGPROBS: Final = 20
@@ -78,13 +81,24 @@ class Drawing(LogitsProcessor):
         self.steps.append((chosen.cpu(), own.cpu(), ids.cpu(), values.cpu()))
 
 
-def generators(device: torch.device, seed: int | None, samples: Sequence[int]) -> list[torch.Generator]:
-    """One generator per row: sample j of any request draws from `seed + j`; without a seed each from the system's own.
+def generators(device: torch.device, seed: int | None, draws: Sequence[tuple[bytes, int]]) -> list[torch.Generator]:
+    """One generator per row, which is sample number j of a request with some `request_digest`.
 
-    The same seed gives the same numbers on the same kind of device only.
+    Two requests draw different numbers, also with the same seed: with the same ones, a winner's and a loser's scores
+    would be equal more often than by chance. Without a seed each draws from the system's own. The same seed gives the
+    same numbers on the same kind of device only.
     """
     made = []
-    for sample in samples:
-        chosen = int.from_bytes(os.urandom(8), "big") if seed is None else seed + sample
-        made.append(torch.Generator(device=device).manual_seed(chosen % 2**63))
+    for digest, sample in draws:
+        own = os.urandom(8) if seed is None else blake2b(b"%d %d " % (seed, sample) + digest, digest_size=8).digest()
+        made.append(torch.Generator(device=device).manual_seed(int.from_bytes(own, "big") % 2**63))
     return made
+
+
+def request_digest(request: ChatRequest) -> bytes:
+    """Sixteen bytes that change with any of the request's texts and pixels."""
+    found = blake2b(digest_size=16)
+    for part in (request.system, *request.parts):
+        found.update(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part.tobytes())
+        found.update(b"\0")
+    return found.digest()

@@ -234,11 +234,12 @@ class _Call:
         import torch
         from transformers import GenerationConfig
 
-        from editr1_plugins.backends.drawing import Drawing, generators
+        from editr1_plugins.backends.drawing import Drawing, generators, request_digest
 
         live, sampling = self.live, self.sampling
         warm = sampling.temperature > 0.0
-        seeds = generators(live.model.device, sampling.seed, [job.sample for job in jobs]) if warm else []
+        draws = [(request_digest(self.requests[job.request]), job.sample) for job in jobs] if warm else []
+        seeds = generators(live.model.device, sampling.seed, draws)
         drawing = Drawing(
             live.forbidden, temperature=sampling.temperature, generators=seeds, keep_logprobs=sampling.logprobs
         )

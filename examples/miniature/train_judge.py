@@ -55,7 +55,7 @@ def load(folder: Path) -> Any:
 
 
 def sft(
-    start: Path, folder: Path, traces: Dataset, *, mode: Mode, steps: int, seed: int, rate: float = 1.5e-3
+    start: Path, folder: Path, traces: Dataset, *, mode: Mode, steps: int, seed: int, rate: float = 1e-3
 ) -> float:
     """SFT on traces; CPU seconds of training."""
     arguments = JudgeSFTConfig(

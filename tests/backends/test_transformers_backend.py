@@ -20,7 +20,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from editr1_plugins.backends import local_model
 from editr1_plugins.backends.chat import ChatBackend, ChatReply, ChatRequest, Sampling
 from editr1_plugins.backends.control_tokens import inert
-from editr1_plugins.backends.drawing import Drawing, generators
+from editr1_plugins.backends.drawing import Drawing, generators, request_digest
 from editr1_plugins.backends.local_model import LocalModel
 from editr1_plugins.backends.model_files import find_model, split_spec
 from editr1_plugins.backends.shared_prefix import EncodedPrompt, common_length
@@ -208,11 +208,26 @@ def test_seeds_are_kept_and_nobody_elses_random_numbers_are_touched(backend: Tra
     assert texts(backend.complete(requests, free)) != texts(backend.complete(requests, free))
 
 
+def test_requests_that_differ_in_text_or_pixels_draw_different_numbers() -> None:
+    image = Image.new("RGB", (8, 8), (10, 20, 30))
+    other = image.copy()
+    other.putpixel((3, 3), (10, 20, 31))
+    requests = [ChatRequest(parts=parts, system="s") for parts in ((image, "a"), (other, "a"), (image, "b"))]
+    digests = [request_digest(request) for request in requests]
+    first, *others = (
+        torch.rand(4, generator=each) for each in generators(torch.device("cpu"), 5, [(one, 0) for one in digests])
+    )
+    (again,) = (torch.rand(4, generator=each) for each in generators(torch.device("cpu"), 5, [(digests[0], 0)]))
+    assert torch.equal(first, again)
+    assert all(not torch.equal(first, each) for each in others)
+
+
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_tokens_are_drawn_with_their_probabilities(temperature: float) -> None:
     logits = torch.tensor([[0.0, 1.0, -1.0, 5.0]]).expand(4000, 4)
     device = torch.device("cpu")
-    drawing = Drawing(torch.tensor([3]), temperature=temperature, generators=generators(device, 0, range(4000)))
+    seeds = generators(device, 0, [(b"", sample) for sample in range(4000)])
+    drawing = Drawing(torch.tensor([3]), temperature=temperature, generators=seeds)
     drawn = drawing(torch.zeros(4000, 1).long(), logits).argmax(dim=-1)
     share = torch.bincount(drawn, minlength=4) / 4000
     expected = torch.tensor([0.0, 1.0, -1.0]).div(temperature).softmax(dim=-1)
