@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from editr1_plugins.cli import main
 from editr1_plugins.errors import ConfigError
+from editr1_plugins.miniedit import demo
 from editr1_plugins.miniedit.demo_run import DemoSettings
 from editr1_plugins.miniedit.gold import gold_score
 from editr1_plugins.miniedit.model import CALL, load_pipeline, weights_path
@@ -18,6 +21,13 @@ from editr1_plugins.miniedit.pairs import sample_tasks
 from editr1_plugins.miniedit.world import draw
 
 FIGURES = {"heldout_before", "heldout_after", "heldout_control", "reward_first", "reward_last", "seconds"}
+
+
+class OneByOne(ThreadPoolExecutor):
+    """The arms of a run one after the other, here."""
+
+    def __init__(self, workers: int, **_: Any) -> None:
+        super().__init__(1)
 
 
 def gold_mean(weights: str) -> float:
@@ -52,6 +62,7 @@ def test_demo_writes_what_it_promises(
 ) -> None:
     for name, fewer in {"held_out": 24, "prompts": 2, "group": 4}.items():
         monkeypatch.setitem(DemoSettings.__init__.__kwdefaults__, name, fewer)
+    monkeypatch.setattr(demo, "ProcessPoolExecutor", OneByOne)  # two processes take longest to start
     assert main(["demo", "--output", str(tmp_path), "--updates", "1", "--json"]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert json.loads(capsys.readouterr().out) == summary
