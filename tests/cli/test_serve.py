@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ def test_a_sigterm_lets_what_is_under_way_be_answered() -> None:
         under_way = pool.submit(requests.post, f"{url}/score", json=body(), timeout=60, headers=bearer)
         while not judge.requests:
             assert not under_way.done(), under_way.result().text
+            time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         assert under_way.result().json()["scores"] == [7.5]
         _, log = process.communicate(timeout=60)
@@ -75,6 +77,24 @@ def test_a_sigterm_lets_what_is_under_way_be_answered() -> None:
         assert TOKEN not in log
         with pytest.raises(requests.ConnectionError):
             requests.get(f"{url}/health", timeout=5)
+
+
+def test_a_judge_that_never_answers_does_not_keep_it_from_ending() -> None:
+    with (
+        JudgeServer(Scripted(fault="stall")) as judge,
+        serving("--verifier", f"openai:judge@{judge.url}", "--drain", "1") as (process, url),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        under_way = pool.submit(requests.post, f"{url}/score", json=body(), timeout=120)
+        while not judge.requests:
+            assert not under_way.done(), under_way.result().text
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+        # Its client hears of it at once, by an answer or by the end of the connection.
+        with pytest.raises(requests.RequestException):
+            under_way.result(timeout=60).raise_for_status()
 
 
 def test_it_says_what_it_serves_and_records(tmp_path: Path) -> None:

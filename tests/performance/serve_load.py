@@ -7,7 +7,7 @@
 GPU does: its own speed is 32 / latency. `--judge measure` is the embedded one, all of it CPU time. The server is a
 process of its own; the clients are threads that send `--each` edits a request as PNG and wait for the answer. The
 direct call gets decoded images in batches of 32. Printed: both rates, their ratio (target: median >= 0.90), the
-requests' p50 and p99, and the server's CPU time per edit, which can be compared on a busy machine.
+requests' p50 and p99, and the CPU time per edit of both, which can be compared on a busy machine.
 """
 
 from __future__ import annotations
@@ -88,10 +88,11 @@ def bodies_of(edits: Sequence[Edit], each: int) -> list[bytes]:
     return [json.dumps({"requests": items[at : at + each]}).encode() for at in range(0, len(items), each)]
 
 
-def directly(reward: EditRRMReward, edits: Sequence[Edit]) -> tuple[float, list[float | None]]:
-    started = time.perf_counter()
+def directly(reward: EditRRMReward, edits: Sequence[Edit]) -> tuple[float, float, list[float | None]]:
+    """Seconds, CPU seconds, and scores."""
+    started, cpu = time.perf_counter(), time.process_time()
     judged = [each for at in range(0, len(edits), BATCH) for each in reward.score(edits[at : at + BATCH])]
-    return time.perf_counter() - started, [each.score for each in judged]
+    return time.perf_counter() - started, time.process_time() - cpu, [each.score for each in judged]
 
 
 def by_server(address: str, bodies: Sequence[bytes], clients: int) -> tuple[float, list[float | None], list[float]]:
@@ -152,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> float:
     try:
         by_server(address, bodies[:2], 2)
         for number in range(args.rounds):
-            own, expected = directly(reward, edits)
+            own, own_cpu, expected = directly(reward, edits)
             before = cpu_seconds(process.pid)
             served, scores, seconds = by_server(address, bodies, args.clients)
             cpu = (cpu_seconds(process.pid) - before) / len(edits)
@@ -160,7 +161,8 @@ def main(argv: Sequence[str] | None = None) -> float:
             ratios.append(own / served)
             waits += seconds
             rates = f"{len(edits) / own:7.1f} directly, {len(edits) / served:7.1f} served"
-            print(f"round {number}: {rates} edits/s, ratio {ratios[-1]:.3f}, server CPU {1e3 * cpu:.1f} ms/edit")
+            print(f"round {number}: {rates} edits/s, ratio {ratios[-1]:.3f}; ", end="")
+            print(f"CPU per edit {1e3 * own_cpu / len(edits):.1f} ms directly, {1e3 * cpu:.1f} ms served", flush=True)
     finally:
         process.terminate()
         process.join(60)

@@ -19,8 +19,10 @@ __all__ = ["BusyError", "EditQueue"]
 #: Decoded pixels in one batch (as RGB about 0.8 GB); a batch of one edit may have more.
 _BATCH_PIXELS: Final = 2**28
 _LONGEST_RETRY: Final = 60
-#: A small batch waits for company while another one is being judged: this share of what a batch takes, up to a second.
-_LINGER: Final = 0.1
+#: A small batch waits for company, since a trainer's processes ask at the same moment: this many seconds; or, while
+#: another batch is being judged anyway, this share of what one takes, up to a second.
+_LINGER: Final = 0.02
+_LINGER_SHARE: Final = 0.1
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -146,8 +148,8 @@ class EditQueue:
             if not self._waiting:
                 self._ready.clear()
                 await self._ready.wait()
-            if self._judging and len(self._waiting) < self._max_batch:
-                await asyncio.sleep(min(1.0, _LINGER * self._pace))
+            if len(self._waiting) < self._max_batch:
+                await asyncio.sleep(max(_LINGER, min(1.0, _LINGER_SHARE * self._pace)) if self._judging else _LINGER)
             batch = self._take()
             if not batch:
                 continue
