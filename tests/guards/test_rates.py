@@ -24,26 +24,24 @@ def script() -> ModuleType:
     return module
 
 
-# Strides that share no factor with the number of kinds or ways of arrival, so that all are seen.
-@pytest.fixture(
-    scope="module", params=[61, pytest.param(29, marks=pytest.mark.slow)], ids=lambda every: f"every {every}"
-)
+@pytest.fixture(scope="module", params=["two photos", pytest.param("all photos", marks=pytest.mark.slow)])
 def sampled(request: pytest.FixtureRequest, script: ModuleType, photos: dict[str, Image.Image]) -> object:
+    chosen = photos if request.param == "all photos" else {name: photos[name] for name in ("coffee", "rocket")}
     guards = {name: guard() for name, guard in GUARDS.items()}
-    every_hack = {61: 19, 29: 11}[request.param]
-    return script.measure(guards, photos, scenes=0, seed=1, every=request.param, every_hack=every_hack)
+    # Strides that share no factor with the number of kinds or ways of arrival, so that all are seen.
+    return script.measure(guards, chosen, scenes=0, seed=1, every=29, every_hack=11)
 
 
 @pytest.mark.parametrize("name", GUARDS)
 def test_hacks_are_found(sampled: object, name: str) -> None:
     hacks, found = sampled.hacks[name], sampled.found[name]
-    assert hacks >= 3
+    assert hacks >= 6
     assert found / hacks >= 0.9, sampled.wrong[f"missed by {name}"]
 
 
 @pytest.mark.parametrize("name", GUARDS)
 def test_honest_edits_of_photographs_pass(sampled: object, name: str) -> None:
-    assert sampled.honest[name] >= 39
+    assert sampled.honest[name] >= 40
     assert sampled.false[name] / sampled.honest[name] <= 0.02, sampled.wrong[f"false alarm of {name}"]
 
 
