@@ -38,6 +38,12 @@ def _transformers(argument: str) -> Verifier:
     return TransformersVerifier.from_spec(argument)
 
 
+def _rrm_mini() -> Verifier:
+    from .miniedit.judge import load_judge
+
+    return load_judge()
+
+
 def _viescore(argument: str) -> Verifier:
     from .evaluation.judges import backend_of
     from .evaluation.viescore import VIEScoreVerifier
@@ -102,6 +108,7 @@ def register_verifiers(register: Register) -> None:
         summary="openai:MODEL@URL, any VLM behind an OpenAI-compatible server",
         requires=("openai[openai]",),
     )
+    register("rrm-mini", _rrm_mini, summary="a tiny trained judge of 32x32 shapes (MiniEdit), and of nothing else")
     register("transformers", _transformers, summary="transformers:PATH_OR_ID, a VLM in this process")
     register(
         "viescore",

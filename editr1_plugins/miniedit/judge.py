@@ -1,7 +1,8 @@
 """The verifier `rrm-mini`: a tiny trained judge, asked, sampled and read by the code path of a 7B judge.
 
-A Qwen2.5-VL of 0.35 M parameters, trained on MiniEdit by cold start, SFT and GCPO (`examples/miniature/`). It knows 32x32
-scenes of coloured shapes and the questions of the `rules` decomposer, and nothing else.
+A Qwen2.5-VL of 0.15 M parameters, trained on MiniEdit by cold start, SFT and GCPO (`examples/miniature/`). It knows
+32x32 scenes of coloured shapes and the questions of the `rules` decomposer, and nothing else. It thinks and verifies,
+at temperature 1, and the mean of four samples is the score: one sample is no more than a noisy hint.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ __all__ = ["judge_path", "load_judge"]
 
 #: The longest answer it was taught has 76 tokens.
 _MAX_TOKENS: Final = 160
-_MAX_BATCH: Final = 128
+_MAX_BATCH: Final = 256
+_SAMPLES: Final = 4
 
 
 def judge_path() -> Path:
@@ -36,5 +38,6 @@ def load_judge(path: str | Path | None = None, **settings: Any) -> TransformersV
     """
     from editr1_plugins.verifiers.transformers import TransformersVerifier
 
-    defaults = {"device": "cpu", "max_tokens": _MAX_TOKENS, "max_batch": _MAX_BATCH}
+    defaults: dict[str, Any] = {"device": "cpu", "max_tokens": _MAX_TOKENS, "max_batch": _MAX_BATCH}
+    defaults |= {"mode": "think+verify", "samples": _SAMPLES, "temperature": 1.0, "seed": 0}
     return TransformersVerifier(str(path or judge_path()), **{**defaults, **settings})

@@ -113,8 +113,9 @@ def train_editors(arguments: argparse.Namespace) -> None:
 
 
 def editor(arguments: argparse.Namespace, stage: str, seed: int) -> dict[str, Any]:
-    judge = load_judge(arguments.output / "judges" / arguments.editors_judge / f"{stage}-{seed}")
-    settings = DemoSettings(updates=arguments.updates, measure_every=10)
+    weights = arguments.output / "judges" / arguments.editors_judge / f"{stage}-{seed}"
+    judge = load_judge(weights, samples=arguments.judge_samples)
+    settings = DemoSettings(updates=arguments.updates, measure_every=8)
     run = run_arm("trained", seed, settings, reward=EditRRMReward(verifier=judge))
     return {
         "stage": stage,
@@ -157,8 +158,9 @@ def main() -> None:
     parser.add_argument("--gcpo-steps", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=400, help="held-out pairs that are judged")
     parser.add_argument("--traces", type=int, default=200, help="held-out traces that are judged")
-    parser.add_argument("--editors-judge", choices=SIZES, default="base", help="size of the editors' judges")
-    parser.add_argument("--updates", type=int, default=30, help="of an editor's RL")
+    parser.add_argument("--editors-judge", choices=SIZES, default="small", help="size of the editors' judges")
+    parser.add_argument("--judge-samples", type=int, default=2, help="traces per edit in an editor's RL")
+    parser.add_argument("--updates", type=int, default=24, help="of an editor's RL")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.what == "judges":

@@ -54,9 +54,7 @@ def load(folder: Path) -> Any:
     return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
 
 
-def sft(
-    start: Path, folder: Path, traces: Dataset, *, mode: Mode, steps: int, seed: int, rate: float = 1e-3
-) -> float:
+def sft(start: Path, folder: Path, traces: Dataset, *, mode: Mode, steps: int, seed: int, rate: float = 1e-3) -> float:
     """SFT on traces; CPU seconds of training."""
     arguments = JudgeSFTConfig(
         output_dir=str(folder),
