@@ -18,7 +18,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -139,11 +139,9 @@ def made(path: Path, make: Callable[[], dict[str, Any]]) -> None:
     print(f"{path.parent.name}/{path.stem}: {record['cpu_seconds']:.0f} CPU s", flush=True)
 
 
-def records(folder: Path) -> Iterator[dict[str, Any]]:
-    """All results of a kind, in the order of their names."""
-    for path in sorted(folder.rglob("*.json")):
-        if path.parent.name in (*SIZES, "editors"):
-            yield json.loads(path.read_text())
+def records(output: Path, pattern: str) -> list[dict[str, Any]]:
+    """The results that are there, in the order of their names."""
+    return [json.loads(path.read_text()) for path in sorted(output.glob(pattern))]
 
 
 def main() -> None:
@@ -169,7 +167,8 @@ def main() -> None:
     elif arguments.what == "editors":
         train_editors(arguments)
     else:
-        show(list(records(arguments.output / "judges")), list(records(arguments.output / "editors")), arguments.output)
+        judges = records(arguments.output, "judges/*/*.json")
+        show(judges, records(arguments.output, "editors/*.json"), arguments.output)
 
 
 if __name__ == "__main__":
