@@ -2,7 +2,7 @@
 
 A Qwen2.5-VL of 0.15 M parameters, trained on MiniEdit by cold start, SFT and GCPO (`examples/miniature/`). It knows
 32x32 scenes of coloured shapes and the questions of the `rules` decomposer, and nothing else. It thinks and verifies,
-at temperature 1, and the mean of four samples is the score: one sample is no more than a noisy hint.
+and its score is the one it expects over all it could have said: the one it says is too often the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ __all__ = ["judge_path", "load_judge"]
 #: The longest answer it was taught has 76 tokens.
 _MAX_TOKENS: Final = 160
 _MAX_BATCH: Final = 256
-_SAMPLES: Final = 4
 
 
 def judge_path() -> Path:
@@ -39,5 +38,5 @@ def load_judge(path: str | Path | None = None, **settings: Any) -> TransformersV
     from editr1_plugins.verifiers.transformers import TransformersVerifier
 
     defaults: dict[str, Any] = {"device": "cpu", "max_tokens": _MAX_TOKENS, "max_batch": _MAX_BATCH}
-    defaults |= {"mode": "think+verify", "samples": _SAMPLES, "temperature": 1.0, "seed": 0}
+    defaults |= {"mode": "think+verify", "aggregate": "expected"}
     return TransformersVerifier(str(path or judge_path()), **{**defaults, **settings})

@@ -31,7 +31,7 @@ from ..backends.transformers import TransformersBackend
 from ..errors import ConfigError, DataError
 from ..images import read_image_cell
 from ..types import Edit, Principle, Verification
-from ..verifiers.generative import GenerativeVerifier
+from ..verifiers.generative import Aggregate, GenerativeVerifier
 from ..verifiers.prompting import Mode, asks_for_verdicts
 from .preference_pairs import SIDES
 from .trace_data import read_principles
@@ -56,6 +56,7 @@ class JudgeSettings:
         samples: replies per edit, whose scores are averaged; more than 1 needs a temperature.
         seed: of the samples.
         max_batch: most replies generated at once.
+        aggregate: what is the score of an edit, as for `GenerativeVerifier`.
     """
 
     mode: Mode = "think+verify"
@@ -64,6 +65,7 @@ class JudgeSettings:
     samples: int = 1
     seed: int = 0
     max_batch: int = 16
+    aggregate: Aggregate = "score"
 
     def verifier(self, backend: TransformersBackend) -> GenerativeVerifier:
         """
@@ -77,6 +79,7 @@ class JudgeSettings:
             temperature=self.temperature,
             samples=self.samples,
             seed=self.seed,
+            aggregate=self.aggregate,
         )
 
 

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import torch
 from datasets import Dataset
+from PIL.Image import Image
 from pretrain import pretrain
 from tables_show import show
 from train_judge import gcpo, measured, sft
@@ -31,9 +32,12 @@ from train_judge import gcpo, measured, sft
 from editr1_plugins.miniedit.demo_run import DemoSettings, run_arm
 from editr1_plugins.miniedit.judge import load_judge
 from editr1_plugins.miniedit.judge_model import SIZES
+from editr1_plugins.miniedit.judge_texts import main_principles
+from editr1_plugins.principles.rules import decompose_instruction
 from editr1_plugins.reward.rrm import EditRRMReward
 from editr1_plugins.training.preference_files import load_pairs
 from editr1_plugins.training.trace_data import load_traces
+from editr1_plugins.types import Principle
 from editr1_plugins.verifiers.prompting import Mode
 
 #: Stage, the stage it starts from, and its mode.
@@ -102,6 +106,15 @@ class Judges:
         return max(1, round(self.arguments.sft_steps * took["gcpo"] / took["sft-think+verify"]))
 
 
+class MainQuestions:
+    """A decomposer that asks what the judges were mostly trained on."""
+
+    identity = "miniature-main-questions/1"
+
+    def decompose(self, requests: Sequence[tuple[Image, str]]) -> list[tuple[Principle, ...]]:
+        return [tuple(main_principles(decompose_instruction(instruction))) for _, instruction in requests]
+
+
 def train_editors(arguments: argparse.Namespace) -> None:
     """MiniEdit's Kontext by RL, with the SFT judge and with the GCPO judge of each seed."""
     for seed in range(arguments.seeds):
@@ -114,9 +127,10 @@ def train_editors(arguments: argparse.Namespace) -> None:
 
 def editor(arguments: argparse.Namespace, stage: str, seed: int) -> dict[str, Any]:
     weights = arguments.output / "judges" / arguments.editors_judge / f"{stage}-{seed}"
-    judge = load_judge(weights, samples=arguments.judge_samples)
     settings = DemoSettings(updates=arguments.updates, measure_every=8)
-    run = run_arm("trained", seed, settings, reward=EditRRMReward(verifier=judge))
+    run = run_arm(
+        "trained", seed, settings, reward=EditRRMReward(verifier=load_judge(weights), decomposer=MainQuestions())
+    )
     return {
         "stage": stage,
         "seed": seed,
@@ -157,7 +171,6 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=400, help="held-out pairs that are judged")
     parser.add_argument("--traces", type=int, default=200, help="held-out traces that are judged")
     parser.add_argument("--editors-judge", choices=SIZES, default="small", help="size of the editors' judges")
-    parser.add_argument("--judge-samples", type=int, default=2, help="traces per edit in an editor's RL")
     parser.add_argument("--updates", type=int, default=24, help="of an editor's RL")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

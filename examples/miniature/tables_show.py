@@ -19,7 +19,7 @@ _NAMES: Final = {
     "more-sft": "T+V, as much CPU time of SFT more",
     "gcpo": "T+V + GCPO",
 }
-_WAYS: Final = {"sampled": "T = 1", "greedy": "greedy"}
+_WAYS: Final = {"sampled": "T = 1", "greedy": "greedy", "expected": "expected"}
 #: Quantiles of Student's t for a two-sided 95 % interval of a mean, by the number of seeds.
 _STUDENT: Final = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}
 #: The better, the worse, and the words for it: method.md's orderings of judges; the last one is the deciding control.
@@ -49,9 +49,9 @@ def show(judges: Records, editors: Records, output: Path) -> None:
 
 def judge_table(stages: Records) -> str:
     lines = [
-        "| size | judge | pair accuracy, T = 1 | greedy | ties, T = 1 | ties, greedy | failures "
+        "| size | judge | pair accuracy, T = 1 | greedy | expected | ties, T = 1 | ties, greedy | failures "
         "| verdicts, T = 1 | verdicts, greedy | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for size in sorted({one["size"] for one in stages}, reverse=True):
         for stage, name in _NAMES.items():
@@ -69,7 +69,7 @@ def judge_table(stages: Records) -> str:
 
 def ordering_table(stages: Records) -> str:
     """Differences of pair accuracy, seed by seed."""
-    lines = ["| ordering | size | " + " | ".join(_WAYS.values()) + " |", "|---|---|---|---|"]
+    lines = ["| ordering | size | " + " | ".join(_WAYS.values()) + " |", "|---|---|---|---|---|"]
     sizes = sorted({one["size"] for one in stages}, reverse=True)
     for better, worse, words in _ORDERINGS:
         for size in sizes:

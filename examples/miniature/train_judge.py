@@ -106,7 +106,7 @@ def trained(trainer: Any, folder: Path) -> float:
 
 
 def measured(folder: Path, data: Path, *, mode: Mode, pairs: int, traces: int) -> dict[str, Any]:
-    """Metrics of a judge on so many held-out pairs and traces, sampled at T = 1 and greedy."""
+    """Metrics of a judge on so many held-out pairs and traces: sampled at T = 1, greedy, by the score it expects."""
     held_out = with_principles(load_pairs(data / "heldout_pairs"), resolve("decomposer", "rules"))
     held_out = held_out.select(range(min(pairs, len(held_out))))
     told = load_traces(data / "heldout_traces" / "dataset") if mode != "think" else None
@@ -118,6 +118,9 @@ def measured(folder: Path, data: Path, *, mode: Mode, pairs: int, traces: int) -
         settings = JudgeSettings(mode=mode, max_tokens=MAX_TOKENS, max_batch=128, temperature=temperature)
         with judge_in_training(model, processor, settings) as judge:
             found[way] = judge_metrics(judge, pairs=held_out, traces=told)
+    settings = JudgeSettings(mode=mode, max_tokens=MAX_TOKENS, max_batch=128, aggregate="expected")
+    with judge_in_training(model, processor, settings) as judge:
+        found["expected"] = judge_metrics(judge, pairs=held_out)
     return found
 
 

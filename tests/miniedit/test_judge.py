@@ -36,6 +36,8 @@ def edit_of(compound: Compound, edited: object) -> Edit:
 
 
 class TestContract(VerifierContract):
+    deterministic = False  # to the last bit: sums in a padded batch round differently, see the test below
+
     @pytest.fixture
     def verifier(self) -> TransformersVerifier:
         return load_judge()
@@ -85,9 +87,18 @@ def test_every_reply_about_unseen_edits_has_a_score_and_all_verdicts(judge: Tran
     assert np.mean(judged) > 0.97
 
 
+def test_neighbours_matter_no_more_than_rounding(judge: TransformersVerifier) -> None:
+    rng = np.random.default_rng(12)
+    compounds = [sample_compound(rng) for _ in range(6)]
+    edits = [edit_of(each, draw_attempt(each, sample_attempt(rng, each))) for each in compounds]
+    together = judge.verify(edits, asked(edits))
+    alone = [judge.verify([edit], [questions])[0] for edit, questions in zip(edits, asked(edits), strict=True)]
+    assert [each.score for each in together] == pytest.approx([each.score for each in alone], abs=1e-3)
+
+
 def test_it_orders_pairs_of_unseen_edits_better_than_chance(judge: TransformersVerifier) -> None:
     rng = np.random.default_rng(10)
-    right, wrong = 0, 0
+    right = 0
     pairs: list[tuple[Edit, Edit]] = []
     while len(pairs) < 144:
         compound = sample_compound(rng)
@@ -100,7 +111,6 @@ def test_it_orders_pairs_of_unseen_edits_better_than_chance(judge: TransformersV
     found = [each.score for each in judge.verify(edits, asked(edits))]
     for better, worse in zip(found[::2], found[1::2], strict=True):
         if better is not None and worse is not None:
-            right, wrong = right + (better > worse), wrong + (better < worse)
-    # Ties count for neither; a judge that guesses is 2.4 standard errors below this with 144 pairs.
-    assert right / max(1, right + wrong) > 0.6
-    assert right > 0.5 * len(pairs)
+            right += better > worse
+    # A judge that guesses is 2.4 standard errors below this with 144 pairs; one without a score is wrong.
+    assert right > 0.6 * len(pairs)
