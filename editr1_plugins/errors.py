@@ -8,6 +8,7 @@
     │   └── ImageError                    an image is broken, too large or of an unsupported kind
     ├── ComponentError (RuntimeError)     a plugin's own code raised or broke its protocol; names the plugin
     ├── JudgeUnavailableError (RuntimeError)  a trainer's judge was out of reach for longer than `judge_patience`
+    ├── UnscoredError (RuntimeError)      a host that knows only numbers asked for scores, and too many are missing
     └── ReplayError (RuntimeError)        a pipeline cannot be replayed exactly, hence not trained
 
 A judge that fails is data (`Verification(score=None, failure=...)`), not one of these: bad input ends a call with a
@@ -30,6 +31,7 @@ __all__ = [
     "MissingExtraError",
     "PluginError",
     "ReplayError",
+    "UnscoredError",
     "boundary",
 ]
 
@@ -64,6 +66,10 @@ class ComponentError(Editr1Error, RuntimeError):
 
 class JudgeUnavailableError(Editr1Error, RuntimeError):
     """The judge behind a reward could not be reached for as long as the trainer waits; no edit is to blame."""
+
+
+class UnscoredError(Editr1Error, RuntimeError):
+    """A batch cannot be answered with numbers alone: too much of it has no score."""
 
 
 class ReplayError(Editr1Error, RuntimeError):

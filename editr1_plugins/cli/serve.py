@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         raise MissingExtraError(
             f'editr1 serve needs {error.name}. Install it with: pip install "editr1-plugins[serve]"'
         ) from error
-    from ..adapters.server.filling import Filling
+    from ..adapters.missing import Filling
     from ..reward.rrm import EditRRMReward
 
     reward = EditRRMReward(args.verifier, args.decomposer, cache=args.cache, record=args.record)

@@ -16,11 +16,11 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from editr1_plugins.adapters.missing import Filling
 from editr1_plugins.adapters.server.access import is_allowed
 from editr1_plugins.adapters.server.bodies import Bodies, BodyTooLargeError, BodyTooSlowError
 from editr1_plugins.adapters.server.calls import Answer, Call, EncodedEdit, Form, ImageReader, problem
 from editr1_plugins.adapters.server.edit_r1 import ModeForm
-from editr1_plugins.adapters.server.filling import Filling, UnscoredError
 from editr1_plugins.adapters.server.flow_factory import ComputeForm
 from editr1_plugins.adapters.server.judging import RewardJudge, scores_version
 from editr1_plugins.adapters.server.metrics import CONTENT_TYPE, ServerMetrics
@@ -28,7 +28,7 @@ from editr1_plugins.adapters.server.openrlhf import GetRewardForm
 from editr1_plugins.adapters.server.queueing import BusyError, EditQueue
 from editr1_plugins.adapters.server.settings import ServerSettings
 from editr1_plugins.adapters.server.unirl import ScoreForm
-from editr1_plugins.errors import DataError
+from editr1_plugins.errors import DataError, UnscoredError
 from editr1_plugins.reward.rrm import EditRRMReward
 from editr1_plugins.types import Verification
 

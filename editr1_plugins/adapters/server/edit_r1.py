@@ -12,9 +12,10 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 
+from editr1_plugins.adapters.missing import Filling
 from editr1_plugins.adapters.server.calls import Answer, Call, EncodedEdit, ImageReader, list_of, problem
 from editr1_plugins.adapters.server.data_pickle import read_data
-from editr1_plugins.adapters.server.filling import Filling
+from editr1_plugins.adapters.server.filling import filled_rewards
 from editr1_plugins.errors import DataError
 from editr1_plugins.types import MAX_SCORE, Verification
 
@@ -64,6 +65,6 @@ class ModeForm:
         return problem(status, message, request_id)
 
     def _answer(self, edits: Sequence[EncodedEdit | str], outcomes: Sequence[Verification]) -> Answer:
-        rewards, filled = self._filling.rewards(edits, outcomes)
+        rewards, filled = filled_rewards(self._filling, edits, outcomes)
         body = pickle.dumps({"scores": [reward / MAX_SCORE for reward in rewards]}, protocol=4)
         return Answer(status=200, body=body, media_type="application/octet-stream", filled=filled)

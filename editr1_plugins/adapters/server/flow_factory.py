@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from editr1_plugins.adapters.missing import Filling
 from editr1_plugins.adapters.server.calls import Answer, Call, EncodedEdit, ImageReader, json_object, list_of, problem
-from editr1_plugins.adapters.server.filling import Filling
+from editr1_plugins.adapters.server.filling import filled_rewards
 from editr1_plugins.errors import DataError
 from editr1_plugins.types import Verification
 
@@ -64,7 +65,7 @@ class ComputeForm:
         return problem(status, message, request_id)
 
     def _answer(self, edits: Sequence[EncodedEdit | str], outcomes: Sequence[Verification]) -> Answer:
-        rewards, filled = self._filling.rewards(edits, outcomes)
+        rewards, filled = filled_rewards(self._filling, edits, outcomes)
         return Answer.json({"rewards": rewards, "failures": [outcome.failure for outcome in outcomes]}, filled=filled)
 
 

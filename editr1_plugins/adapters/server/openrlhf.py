@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from editr1_plugins.adapters.missing import Filling
 from editr1_plugins.adapters.server.calls import Answer, Call, EncodedEdit, ImageReader, json_object, list_of, problem
-from editr1_plugins.adapters.server.filling import Filling
+from editr1_plugins.adapters.server.filling import filled_rewards
 from editr1_plugins.types import MAX_SCORE, Verification
 
 __all__ = ["GetRewardForm"]
@@ -61,7 +62,7 @@ class GetRewardForm:
         return self._images.edit(found.get("source"), found.get("edited"), found.get("instruction", prompt))
 
     def _answer(self, edits: Sequence[EncodedEdit | str], outcomes: Sequence[Verification]) -> Answer:
-        rewards, filled = self._filling.rewards(edits, outcomes)
+        rewards, filled = filled_rewards(self._filling, edits, outcomes)
         scores = [reward / MAX_SCORE for reward in rewards]
         logs = {"editr1_filled": [float(outcome.score is None) for outcome in outcomes]}
         return Answer.json({"rewards": rewards, "scores": scores, "extra_logs": logs}, filled=filled)

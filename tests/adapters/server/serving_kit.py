@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from editr1_plugins import Edit, EditRRMReward, Principle, Verification
+from editr1_plugins.adapters.missing import Filling
 from editr1_plugins.adapters.server.app import make_app
-from editr1_plugins.adapters.server.filling import Filling
 from editr1_plugins.adapters.server.running import listening_socket, make_server
 from editr1_plugins.adapters.server.settings import ServerSettings
 

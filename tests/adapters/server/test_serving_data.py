@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from serving_kit import SOURCE, picture
 
+from editr1_plugins.adapters.missing import Filling
 from editr1_plugins.adapters.server.calls import EncodedEdit
 from editr1_plugins.adapters.server.data_pickle import read_data
-from editr1_plugins.adapters.server.filling import Filling, UnscoredError
-from editr1_plugins.errors import ConfigError, DataError
+from editr1_plugins.adapters.server.filling import filled_rewards
+from editr1_plugins.errors import ConfigError, DataError, UnscoredError
 from editr1_plugins.types import Verification
 
 PLAIN = some.recursive(
@@ -122,33 +123,33 @@ def said(*scores: float | None) -> list[Verification]:
 class TestFilling:
     def test_the_mean_of_the_same_source_and_instruction(self) -> None:
         edits = [edit("a"), edit("a"), edit("a"), edit("b"), edit("b")]
-        rewards, filled = Filling().rewards(edits, said(1, None, 3, 9, None))
+        rewards, filled = filled_rewards(Filling(), edits, said(1, None, 3, 9, None))
         assert rewards == [1, 2, 3, 9, 9]
         assert filled == 2
 
     def test_else_the_mean_of_what_was_scored_before_else_of_the_request(self) -> None:
         filling = Filling()
-        assert filling.rewards([edit("a"), edit("b")], said(8, None)) == ([8, 8], 1)
-        filling.rewards([edit("b"), edit("b")], said(2, 4))
-        assert filling.rewards([edit("a"), edit("b")], said(8, None)) == ([8, 3], 1)
-        assert filling.rewards([edit("b")], said(None)) == ([3], 1)
+        assert filled_rewards(filling, [edit("a"), edit("b")], said(8, None)) == ([8, 8], 1)
+        filled_rewards(filling, [edit("b"), edit("b")], said(2, 4))
+        assert filled_rewards(filling, [edit("a"), edit("b")], said(8, None)) == ([8, 3], 1)
+        assert filled_rewards(filling, [edit("b")], said(None)) == ([3], 1)
 
     def test_there_must_be_something_to_fill_from(self) -> None:
         with pytest.raises(UnscoredError, match=r"1 of 1 edits have no score; edit 0: refused: no"):
-            Filling().rewards([edit()], said(None))
+            filled_rewards(Filling(), [edit()], said(None))
         with pytest.raises(UnscoredError, match="2 of 3"):
-            Filling(most=0.5).rewards([edit()] * 3, said(None, 1, None))
-        assert Filling(most=0.7).rewards([edit()] * 3, said(None, 1, None)) == ([1, 1, 1], 2)
+            filled_rewards(Filling(most=0.5), [edit()] * 3, said(None, 1, None))
+        assert filled_rewards(Filling(most=0.7), [edit()] * 3, said(None, 1, None)) == ([1, 1, 1], 2)
 
     def test_a_malformed_edit_is_never_filled(self) -> None:
         outcome = Verification(score=None, failure="bad_request: no image", samples=0)
         with pytest.raises(UnscoredError, match="edit 1: bad_request: no image"):
-            Filling().rewards([edit(), "bad_request: no image"], [*said(1), outcome])
+            filled_rewards(Filling(), [edit(), "bad_request: no image"], [*said(1), outcome])
 
     def test_the_policy_error(self) -> None:
-        assert Filling("error").rewards([edit()], said(4)) == ([4], 0)
+        assert filled_rewards(Filling("error"), [edit()], said(4)) == ([4], 0)
         with pytest.raises(UnscoredError):
-            Filling("error").rewards([edit()] * 9, said(*[1.0] * 8, None))
+            filled_rewards(Filling("error"), [edit()] * 9, said(*[1.0] * 8, None))
 
     def test_wrong_arguments(self) -> None:
         with pytest.raises(ConfigError, match="mean, error"):
