@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -80,12 +81,14 @@ class Prefilled:
         ids, mask: shape (R, L), for `generate`.
         positions: shape (3, R, L).
         cache: keys and values of the first L - 1 columns.
+        cache_name: what the model calls it.
     """
 
     ids: Tensor
     mask: Tensor
     positions: Tensor
     cache: Any
+    cache_name: str
 
     def rows(self, chosen: Sequence[int]) -> dict[str, Any]:
         """Arguments of `generate` for these rows, each as often as it is named; uses the cache up."""
@@ -96,7 +99,7 @@ class Prefilled:
             "input_ids": self.ids[index],
             "attention_mask": self.mask[index],
             "position_ids": self.positions[:, index],
-            "past_key_values": self.cache,
+            self.cache_name: self.cache,
         }
 
 
@@ -153,6 +156,8 @@ def prefill(
         ids, mm_token_type_ids=kinds, image_grid_thw=grids, attention_mask=mask
     )
     cache = DynamicCache(config=model.config)
+    # transformers 5.24 renamed the argument, and drops the old name later.
+    cache_name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
     def compute(rows: list[int], begin: int, end: int, images: list[tuple[Tensor, Tensor]]) -> None:
         if begin == end:
@@ -165,9 +170,9 @@ def prefill(
             input_ids=ids[rows, begin:end],
             attention_mask=mask[rows, :end],
             position_ids=positions[:, rows, begin:end],
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{cache_name: cache},
             **vision,
         )
 
@@ -179,7 +184,7 @@ def prefill(
         cache.batch_select_indices(torch.tensor([place[number] for number in everyone]))
     rest = [image for row in everyone for image in _images(prompts[row], cuts[row] if head else 0, len(prompts[row]))]
     compute(everyone, head, ids.shape[1] - 1, rest)
-    return Prefilled(ids=ids, mask=mask, positions=positions, cache=cache)
+    return Prefilled(ids=ids, mask=mask, positions=positions, cache=cache, cache_name=cache_name)
 
 
 def _same_image(one: EncodedPrompt, other: EncodedPrompt, number: int) -> bool:
