@@ -2,9 +2,9 @@
 
 Its exercises are the decomposer's questions, and the answers come from `measure`. First verdicts alone; then answers in
 full, in every mode, whose score is ten times their average. There are no teachers in it and no preferences, and it is
-the same for every mode. Verdicts weigh more than the words around them, which are learned at once;
-for the first 500 steps the model guesses, then it begins to look. Muon for the matrices of the layers makes it look
-after a third of the steps that AdamW takes.
+the same for every mode. Verdicts weigh more than the words around them, which are learned at once; for the first 500
+steps or so the model guesses, then it begins to look. With Muon for the matrices of the layers it does so after half
+the steps that AdamW takes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from editr1_plugins.types import MAX_SCORE, Edit, Principle
 from editr1_plugins.verifiers.measure import MeasureVerifier
 from editr1_plugins.verifiers.prompting import MODES
 
-WARMUP = 30
+WARMUP, BATCH = 30, 32
 MUON_RATE, ADAM_RATE = 8e-3, 2e-3
 VERDICT_WEIGHT = 5.0
 # Exercises with every question of the decomposer, and with a random run of them; the others have the main ones.
@@ -151,18 +151,23 @@ def pretrain(folder: Path, *, size: str, seed: int, steps: int) -> None:
 
 def look(model: Any, processor: Any, *, seed: int, steps: int) -> None:
     """First verdicts alone."""
-    made = [encoded(processor, exercise) for exercise in exercises(30_000, seed + 1)]
+    made = [encoded(processor, exercise) for exercise in exercises(most_of(30_000, steps), seed + 1)]
     train(model, processor.tokenizer, made, seed=seed, steps=steps)
     renew_unused(model, {token for prompt, answer, _ in made for token in (*prompt, *answer)}, seed)
 
 
 def answer(model: Any, processor: Any, *, seed: int, steps: int) -> None:
     """Then answers in full, in every mode, with 10 times the average as their score."""
-    made = [encoded(processor, exercise) for exercise in full_answers(12_000, seed + 2)]
+    made = [encoded(processor, exercise) for exercise in full_answers(most_of(12_000, steps), seed + 2)]
     train(model, processor.tokenizer, made, seed=seed, steps=steps)
 
 
-def train(model: Any, tokenizer: Any, made: list[Encoded], *, seed: int, steps: int, batch: int = 32) -> None:
+def most_of(count: int, steps: int) -> int:
+    """No more exercises than a short trial can see."""
+    return min(count, max(4 * BATCH, BATCH * steps))
+
+
+def train(model: Any, tokenizer: Any, made: list[Encoded], *, seed: int, steps: int) -> None:
     made.sort(key=lambda one: len(one[0]) + len(one[1]))
     optimizers = optimizers_of(model)
     schedules = [torch.optim.lr_scheduler.LambdaLR(each, cosine(steps)) for each in optimizers]
@@ -171,8 +176,8 @@ def train(model: Any, tokenizer: Any, made: list[Encoded], *, seed: int, steps: 
     model.train()
     for step in range(steps):
         # Neighbours in length, so that little is padded.
-        first = int(rng.integers(len(made) - 3 * batch))
-        chosen = [made[first + int(place)] for place in rng.choice(3 * batch, batch, replace=False)]
+        first = int(rng.integers(len(made) - 3 * BATCH))
+        chosen = [made[first + int(place)] for place in rng.choice(3 * BATCH, BATCH, replace=False)]
         loss = loss_of(model, tokenizer.pad_token_id, verdicts, chosen)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

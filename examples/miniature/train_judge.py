@@ -6,10 +6,7 @@
 Each stage's model is kept in a folder of its own below --output (`base`, `sft`, `gcpo`) and a rerun goes on after the
 last one that is there. Bounded by steps and seeded.
 
-No weights ship yet: the judge is on its way, not there. 4,000 steps of pretraining (620 CPU s) give 75 % of the
-verdicts rightly on held-out edits (61 % of those on what was asked for), and were still getting better; always giving a
-question's commoner answer gives 73 %. A trial on the main questions alone reached 88 % in 3,700 steps, and after SFT on
-noisy traces ordered 59 % of the pairs rightly at temperature 1; its scores are too alike (55 % greedy ties).
+The shipped `rrm-mini` is `--size small --gcpo-steps 48`; what all of this brings is told in `docs/miniature.md`.
 """
 
 from __future__ import annotations
