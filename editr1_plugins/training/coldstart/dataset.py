@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,14 +17,14 @@ from .card import card_text
 from .choose import TraceFacts, accuracy_of, choose_trace
 from .edits import Candidate, listed_candidates
 from .report import ColdStartReport, report_of
-from .run import Run
+from .run import Run, chosen_lines
 from .store import Line
 from .verify import traces_of
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["COLUMNS", "choose_traces", "chosen_lines", "write_dataset"]
+__all__ = ["COLUMNS", "choose_traces", "write_dataset"]
 
 #: Columns of the data set, in order, with what they hold.
 COLUMNS: Final = {
@@ -75,15 +74,6 @@ def _chosen(run: Run, candidate: Candidate) -> Line:
     if accuracy < run.config.choose.min_accuracy:
         return line | {"failure": f"low_accuracy: the best trace agrees in less than {run.config.choose.min_accuracy}"}
     return line | {"trace": index, "judge": traces[index][0], "accuracy": accuracy}
-
-
-def chosen_lines(run: Run) -> Iterator[Line]:
-    """The lines of the stage "choose"; none where it was not run."""
-    path = run.folder.stage("choose")
-    if path.exists():
-        with open(path, encoding="ascii") as file:
-            for line in file:
-                yield json.loads(line)
 
 
 def write_dataset(run: Run) -> ColdStartReport:

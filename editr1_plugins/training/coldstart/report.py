@@ -9,7 +9,7 @@ from typing import Final
 
 from ...reward.record import failure_kind
 from .config import Price
-from .run import Run
+from .run import Run, chosen_lines
 from .store import Line
 
 __all__ = ["ColdStartReport", "Spent", "StageCounts", "cost_of", "report_of"]
@@ -72,8 +72,6 @@ class ColdStartReport:
 
 def report_of(run: Run) -> ColdStartReport:
     """Count what is in the folder so far, within the run's limit where items are concerned."""
-    from .dataset import chosen_lines
-
     stages = {name: _counts(_latest(run, name)) for name in _FILES if run.exists(name)}
     chosen = list(chosen_lines(run)) if run.exists("verify") else []
     if chosen:

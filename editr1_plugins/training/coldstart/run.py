@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from .store import Line, StageFile, StageFolder
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Editor", "Parts", "Progress", "Run", "parts_of", "principles_of", "settings_of"]
+__all__ = ["Editor", "Parts", "Progress", "Run", "chosen_lines", "parts_of", "principles_of", "settings_of"]
 
 #: An editor of the caller's: (source, instruction, seed) -> the edited image.
 Editor = Callable[["Image", str, int], "Image"]
@@ -230,3 +231,12 @@ def _who(spec: str | None, given: object) -> str:
 def principles_of(line: Line) -> tuple[Principle, ...]:
     """The principles in a line of the stage "decompose"."""
     return tuple(Principle(question=each["question"], category=each["category"]) for each in line["principles"])
+
+
+def chosen_lines(run: Run) -> Iterator[Line]:
+    """The lines of the stage "choose"; none where it was not run."""
+    path = run.folder.stage("choose")
+    if path.exists():
+        with open(path, encoding="ascii") as file:
+            for line in file:
+                yield json.loads(line)
