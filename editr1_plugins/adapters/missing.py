@@ -7,7 +7,7 @@ of the scores of the same (source, instruction).
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Hashable, Sequence
 from typing import Any, Final, Literal, get_args
 
@@ -20,6 +20,7 @@ FillPolicy = Literal["mean", "error"]
 FILL_POLICIES: Final[tuple[FillPolicy, ...]] = get_args(FillPolicy)
 
 _GROUPS: Final = 4096  # remembered, the least recently scored are forgotten first
+_RECENT: Final = 64  # rows of hosts that ask one by one, in place of a batch
 
 
 class Filling:
@@ -33,6 +34,8 @@ class Filling:
     Args:
         policy: "mean" or "error".
         most: share of a batch that may be filled from the batch itself, 0..1.
+        one_by_one: the host asks for one edit a call, so the last 64 rows stand for its batch: where a row's group is
+            unknown it gets the mean of their scores, and there is no answer where more than `most` of 64 were missing.
 
     Thread-safe; it pickles without what it remembers.
 
@@ -40,13 +43,14 @@ class Filling:
         ConfigError: a wrong argument.
     """
 
-    def __init__(self, policy: FillPolicy = "mean", most: float = 0.5) -> None:
+    def __init__(self, policy: FillPolicy = "mean", most: float = 0.5, *, one_by_one: bool = False) -> None:
         if policy not in FILL_POLICIES:
             raise ConfigError(f"the policy must be one of {', '.join(FILL_POLICIES)}, got {policy!r}")
         if not 0 <= most <= 1:
             raise ConfigError(f"the share that may be filled must lie in 0..1, got {most}")
         self._policy: FillPolicy = policy
         self._most = most
+        self._one_by_one = one_by_one
         self._forget()
 
     def numbers(self, groups: Sequence[Hashable], outcomes: Sequence[Verification]) -> tuple[list[float], int]:
@@ -64,6 +68,8 @@ class Filling:
         if missing and self._policy == "error":
             raise unscored(missing, outcomes)
         self._remember(groups, scores)
+        if self._one_by_one and missing:
+            return self._from_earlier(groups, outcomes), len(missing)
         filled = list(scores)
         from_batch = 0
         for row in missing:
@@ -79,8 +85,22 @@ class Filling:
             raise unscored(missing, outcomes)
         return [score for score in filled if score is not None], len(missing)
 
+    def _from_earlier(self, groups: Sequence[Hashable], outcomes: Sequence[Verification]) -> list[float]:
+        with self._lock:
+            recent = list(self._recent)
+        known = [score for score in recent if score is not None]
+        if not known or len(recent) - len(known) > self._most * _RECENT:
+            raise unscored([row for row, each in enumerate(outcomes) if each.score is None], outcomes)
+        mean = sum(known) / len(known)
+        values = []
+        for group, outcome in zip(groups, outcomes, strict=True):
+            before = self._before(group) if outcome.score is None else outcome.score
+            values.append(mean if before is None else before)
+        return values
+
     def _remember(self, groups: Sequence[Hashable], scores: Sequence[float | None]) -> None:
         with self._lock:
+            self._recent.extend(scores)
             for group, score in zip(groups, scores, strict=True):
                 if score is not None:
                     total, count = self._groups.pop(group, (0.0, 0))
@@ -96,12 +116,13 @@ class Filling:
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._groups: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
+        self._recent: deque[float | None] = deque(maxlen=_RECENT)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"policy": self._policy, "most": self._most}
+        return {"policy": self._policy, "most": self._most, "one_by_one": self._one_by_one}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._policy, self._most = state["policy"], state["most"]
+        self._policy, self._most, self._one_by_one = state["policy"], state["most"], state["one_by_one"]
         self._forget()
 
 

@@ -62,6 +62,7 @@ class HostScorer:
         top: what a perfect edit gets; scores are scaled to 0..`top`.
         missing: "mean" or "error", see `Filling`.
         max_missing: share of a batch, 0..1, above which missing scores are an error.
+        one_by_one: the host asks for one edit a call, see `Filling`.
         settings: of `EditRRMReward` (`verifier`, `decomposer`, `guards`, `samples`, `cache`, `record`, ...).
 
     Thread-safe; it pickles where the reward or the settings do.
@@ -77,6 +78,7 @@ class HostScorer:
         top: float = MAX_SCORE,
         missing: FillPolicy = "mean",
         max_missing: float = 0.5,
+        one_by_one: bool = False,
         **settings: Any,
     ) -> None:
         if not 0 < top < float("inf"):
@@ -84,7 +86,7 @@ class HostScorer:
         if reward is not None and settings:
             raise ConfigError(f"a reward that is built takes no settings, got {', '.join(settings)}")
         self._given, self._top, self._settings = reward, float(top), settings
-        self._filling = Filling(missing, max_missing)
+        self._filling = Filling(missing, max_missing, one_by_one=one_by_one)
         self._lock = threading.Lock()
         self._built: EditRRMReward | None = None
 
