@@ -116,17 +116,24 @@ class HostScorer:
         Raises:
             UnscoredError: too many scores are missing.
         """
-        judged = iter(self.reward.score([edit for edit in edits if isinstance(edit, Edit)]))
-        outcomes = [
-            next(judged) if isinstance(edit, Edit) else Verification(score=None, failure=edit, samples=0)
-            for edit in edits
-        ]
+        outcomes = self.judge(edits)
         values, missing = self._filling.numbers([_group(edit) for edit in edits], outcomes)
         if missing:
             first = next(outcome.failure for outcome in outcomes if outcome.score is None)
             _log.warning("%d of %d edits have no score and get a mean; the first: %s", missing, len(edits), first)
-        scale = self._top / MAX_SCORE
-        return Scored(values=[value * scale for value in values], outcomes=outcomes, missing=missing)
+        return Scored(values=[self.scaled(value) for value in values], outcomes=outcomes, missing=missing)
+
+    def judge(self, edits: Sequence[EditOrReason]) -> list[Verification]:
+        """`score` for hosts that can leave a row out: what the judge said, with nothing in place of missing scores."""
+        judged = iter(self.reward.score([edit for edit in edits if isinstance(edit, Edit)]))
+        return [
+            next(judged) if isinstance(edit, Edit) else Verification(score=None, failure=edit, samples=0)
+            for edit in edits
+        ]
+
+    def scaled(self, score: float) -> float:
+        """A judge's score in 0..10 on the host's scale, 0..`top`."""
+        return score * (self._top / MAX_SCORE)
 
     async def ascore(self, edits: Sequence[EditOrReason]) -> Scored:
         """`score` for a host with an event loop, which goes on meanwhile."""
