@@ -149,11 +149,11 @@ def _save(found: BestOf, source: Image, args: argparse.Namespace) -> dict[str, A
     for stale in (folder / "best.png", *folder.glob("edit-[0-9]*.png")):
         stale.unlink(missing_ok=True)  # a former run's must not be taken for this one's
     source.save(folder / "source.png")
-    if found.best is not None:
+    if found.best is not None and found.best.image is not None:
         found.best.image.save(folder / "best.png")
     record = {"model": args.model or "MiniEdit", "lora": args.lora, **found.as_dict()}
     for each, row in zip(found.candidates, record["candidates"], strict=True):
-        if args.save_all:
+        if args.save_all and each.image is not None:
             row["file"] = f"edit-{each.index:02}.png"
             each.image.save(folder / row["file"])
     (folder / "best_of.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -3,6 +3,8 @@
     found = best_of(pipe, image, "make the sky pink", n=8)
     found.best.image.save("pink.png")
 
+`best_of_each` is the same for whoever makes the edits in another way, and for several tasks at once.
+
 Selection by a verifier is how Edit-R1's reward model is used without RL (arXiv 2604.27505, section 3, gives the judge).
 An edit that could not be judged never wins.
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ from editr1_plugins.types import MAX_SCORE, Edit, Verification
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["BestOf", "Candidate", "best_of"]
+__all__ = ["BestOf", "Candidate", "best_of", "best_of_each"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +37,14 @@ class Candidate:
         index: from 0, over all rounds.
         round: from 1.
         seed: of the generator that sampled it.
-        image: the edit.
+        image: the edit; None where what was made is no picture (its verification says what is wrong).
         verification: its score in 0..10, or None and the reason.
     """
 
     index: int
     round: int
     seed: int
-    image: Image
+    image: Image | None
     verification: Verification
 
 
@@ -121,8 +123,9 @@ def best_of(
 ) -> BestOf:
     """Make `n` edits of the source, judge them together, and keep the best.
 
-    With `until`, rounds of `n` further edits, each from the source, are made until one reaches that score. Edit number
-    i has the seed `seed + i`: the same call gives the same edits, and a larger `n` only adds to them.
+    With `until`, rounds of `n` further edits, each from the source, are made until one reaches that score; without, as
+    many rounds as `max_rounds` says. Edit number i has the seed `seed + i`: the same call gives the same edits, and a
+    larger `n` only adds to them.
 
     Args:
         pipe: a diffusers editing pipeline; it is called as it is.
@@ -140,32 +143,92 @@ def best_of(
         ImageError: the source cannot be used.
         ComponentError: the pipeline or a part of the judge raised.
     """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}: at least 1")
+    sampler = _Sampler(pipe, image, prompt, batch_size, call or {})
+
+    def make(seeds: Sequence[int]) -> list[list[Edit]]:
+        return [[Edit(source=sampler.source, edited=edited, instruction=prompt) for edited in sampler.edits(seeds)]]
+
+    [found] = best_of_each(
+        make,
+        [prompt],
+        reward or EditRRMReward(),
+        n=n,
+        until=until,
+        max_rounds=max_rounds,
+        seed=seed,
+        pipeline=type(pipe).__name__,
+    )
+    return found
+
+
+def best_of_each(
+    make: Callable[[Sequence[int]], Sequence[Sequence[Edit | str]]],
+    instructions: Sequence[str],
+    reward: EditRRMReward,
+    *,
+    n: int,
+    until: float | None = None,
+    max_rounds: int | None = None,
+    seed: int = 0,
+    pipeline: str = "",
+) -> list[BestOf]:
+    """The best edit of each of several tasks, in rounds of `n` edits of every task.
+
+    With `until`, a task that has an edit of that score is settled: what is made for it in later rounds, along with the
+    others', is not judged. Without, all rounds are made. Tasks have the same seeds, so each gets what it would alone.
+
+    Args:
+        make: gets the `n` seeds of a round and returns, for each task, one edit per seed; a text in an edit's place
+            says why there is none.
+        instructions: one per task.
+        n, until, max_rounds, seed: as for `best_of`.
+        pipeline: who makes the edits, for the record.
+
+    Raises:
+        ConfigError: an argument is wrong.
+        ComponentError: `make` returned another number of edits, or a part of the judge cannot be built.
+    """
     rounds = (1 if until is None else 4) if max_rounds is None else max_rounds
-    for name, value in (("n", n), ("max_rounds", rounds), ("batch_size", batch_size)):
+    for name, value in (("n", n), ("max_rounds", rounds)):
         if value < 1:
             raise ConfigError(f"{name}={value}: at least 1")
     if until is not None and not 0 <= until <= MAX_SCORE:
         raise ConfigError(f"until={until}: a score in 0..{MAX_SCORE:g}")
-    reward = reward or EditRRMReward()
-    sampler = _Sampler(pipe, image, prompt, batch_size, call or {})
-    started, candidates = time.perf_counter(), list[Candidate]()
+    started = time.perf_counter()
+    candidates: list[list[Candidate]] = [[] for _ in instructions]
+    unsettled = list(range(len(instructions)))
     for number in range(1, rounds + 1):
-        seeds = range(seed + len(candidates), seed + len(candidates) + n)
-        edits = [Edit(source=sampler.source, edited=edited, instruction=prompt) for edited in sampler.edits(seeds)]
-        for each, edit, verification in zip(seeds, edits, reward.score(edits), strict=True):
-            candidates.append(
-                Candidate(index=each - seed, round=number, seed=each, image=edit.edited, verification=verification)
-            )
-        if until is None or any(_passes(candidate.verification, until) for candidate in candidates):
+        if not unsettled:
             break
-    return BestOf(
-        instruction=prompt,
-        candidates=tuple(candidates),
-        until=until,
-        settings=reward.settings,
-        pipeline=type(pipe).__name__,
-        seconds=time.perf_counter() - started,
-    )
+        first = (number - 1) * n
+        made = make(range(seed + first, seed + first + n))
+        if [len(each) for each in made] != [n] * len(instructions):
+            raise ComponentError(f"{n} edits of {len(instructions)} tasks were asked for, not {[*map(len, made)]}")
+        rows = [(task, index, row) for task in unsettled for index, row in enumerate(made[task], first)]
+        judged = reward.score_rows([row for _, _, row in rows])
+        for (task, index, row), verification in zip(rows, judged, strict=True):
+            image = row.edited if isinstance(row, Edit) else None
+            candidates[task].append(
+                Candidate(index=index, round=number, seed=seed + index, image=image, verification=verification)
+            )
+        if until is not None:
+            unsettled = [
+                task for task in unsettled if not any(_passes(c.verification, until) for c in candidates[task])
+            ]
+    seconds = time.perf_counter() - started
+    return [
+        BestOf(
+            instruction=instruction,
+            candidates=tuple(found),
+            until=until,
+            settings=reward.settings,
+            pipeline=pipeline,
+            seconds=seconds,
+        )
+        for instruction, found in zip(instructions, candidates, strict=True)
+    ]
 
 
 class _Sampler:
@@ -217,7 +280,7 @@ def _row(each: Candidate) -> dict[str, Any]:
         "index": each.index,
         "round": each.round,
         "seed": each.seed,
-        "image": content_hash(each.image),
+        "image": None if each.image is None else content_hash(each.image),
         "score": verification.score,
         "failure": verification.failure,
         "flags": list(verification.flags),

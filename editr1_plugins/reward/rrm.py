@@ -188,12 +188,16 @@ class EditRRMReward:
             ConfigError, MissingExtraError, ComponentError: a part cannot be built.
         """
         found = self._columns.find(prompts, completions, kwargs)
-        judged = iter(self.score([row for row in found if isinstance(row, Edit)]))
-        outcomes = [
-            next(judged) if isinstance(row, Edit) else Verification(score=None, failure=row, samples=0) for row in found
-        ]
+        outcomes = self.score_rows(found)
         self._logger.log(outcomes, kwargs)
         return [as_reward(outcome) for outcome in outcomes]
+
+    def score_rows(self, rows: Sequence[Edit | str]) -> list[Verification]:
+        """`score`, where a text in an edit's place is the failure of a row that has none."""
+        judged = iter(self.score([row for row in rows if isinstance(row, Edit)]))
+        return [
+            next(judged) if isinstance(row, Edit) else Verification(score=None, failure=row, samples=0) for row in rows
+        ]
 
     def score(self, edits: Sequence[Edit]) -> list[Verification]:
         """One `Verification` per edit, in order; what could not be judged has a failure instead of a score.

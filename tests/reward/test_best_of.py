@@ -16,7 +16,7 @@ from editr1_plugins.miniedit.gold import gold_score
 from editr1_plugins.miniedit.model import CALL, load_pipeline
 from editr1_plugins.miniedit.pairs import sample_tasks
 from editr1_plugins.miniedit.world import draw
-from editr1_plugins.reward.best_of import BestOf, best_of
+from editr1_plugins.reward.best_of import BestOf, best_of, best_of_each
 from editr1_plugins.reward.rrm import EditRRMReward
 from editr1_plugins.types import FOLLOW, Edit, Principle, Verdict, Verification
 
@@ -124,6 +124,43 @@ class TestRounds:
 
     def test_without_until_there_is_one_round(self) -> None:
         assert len(made(judged(0.0, 0.0), n=2).candidates) == 2
+
+    def test_or_as_many_as_were_asked_for(self) -> None:
+        found = made(judged(10.0, 0.0, 0.0, 0.0), n=2, max_rounds=2)
+        assert [each.round for each in found.candidates] == [1, 1, 2, 2]
+
+
+class TestSeveralTasks:
+    SOURCE = Image.new("RGB", (8, 8))
+
+    def edit(self, colour: int, instruction: str) -> Edit:
+        return Edit(source=self.SOURCE, edited=Image.new("RGB", (8, 8), (colour, 0, 0)), instruction=instruction)
+
+    def test_a_settled_task_is_not_judged_again_and_seeds_are_the_same_for_all(self) -> None:
+        asked: list[list[int]] = []
+
+        def make(seeds: Sequence[int]) -> list[list[Edit]]:
+            asked.append(list(seeds))
+            return [[self.edit(seed, task) for seed in seeds] for task in ("one", "two")]
+
+        verifier = Says(1.0, 8.0, 2.0, 3.0, 9.0, 4.0)
+        reward = EditRRMReward(verifier, Asks(), guards=())
+        one, two = best_of_each(make, ["one", "two"], reward, n=2, until=7.0, max_rounds=5, seed=3)
+        assert asked == [[3, 4], [5, 6]]
+        assert verifier.calls == [4, 2]
+        assert [(each.index, each.seed) for each in one.candidates] == [(0, 3), (1, 4)]
+        assert [(each.index, each.seed, each.round) for each in two.candidates][2:] == [(2, 5, 2), (3, 6, 2)]
+        assert (one.best, two.best) == (one.candidates[1], two.candidates[2])
+
+    def test_an_edit_that_could_not_be_made_has_its_reason_and_never_wins(self) -> None:
+        [found] = best_of_each(lambda seeds: [["no picture", self.edit(1, "one")]], ["one"], judged(0.0), n=2)
+        assert found.best is found.candidates[1]
+        assert found.candidates[0].verification.failure == "no picture"
+        assert json.loads(json.dumps(found.as_dict()))["candidates"][0]["image"] is None
+
+    def test_a_number_of_edits_that_was_not_asked_for(self) -> None:
+        with pytest.raises(ComponentError, match=r"2 edits of 1 tasks were asked for, not \[1\]"):
+            best_of_each(lambda seeds: [[self.edit(1, "one")]], ["one"], judged(), n=2)
 
 
 class TestSampling:
