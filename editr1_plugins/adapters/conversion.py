@@ -31,14 +31,14 @@ _ROUNDING: Final = 0.01  # bfloat16 pixels of a decoder leave 0..1 by that much
 
 
 def as_edit(
-    source: Any, edited: Any, instruction: Any, *, row: int, folder: str | os.PathLike[str] | None = None
+    source: Any, edited: Any, instruction: Any, *, row: int | str, folder: str | os.PathLike[str] | None = None
 ) -> EditOrReason:
     """The edit of one row of a host's batch, or the reason why this row alone has none: a broken picture.
 
     Args:
         source, edited: see `as_image`.
         instruction: text.
-        row: for messages.
+        row: its number or name, for messages.
         folder: see `as_image`.
 
     Raises:
