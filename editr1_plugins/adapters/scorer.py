@@ -24,7 +24,7 @@ from editr1_plugins.images import content_hash
 from editr1_plugins.reward.rrm import EditRRMReward
 from editr1_plugins.types import MAX_SCORE, Edit, Verification
 
-__all__ = ["SCORER_VARIABLE", "HostScorer", "Scored", "shared_scorer"]
+__all__ = ["SCORER_VARIABLE", "HostScorer", "Scored", "environment_settings", "shared_scorer"]
 
 #: Settings of `shared_scorer()` as a JSON object, for hosts that hand over none.
 SCORER_VARIABLE: Final = "EDITR1_SCORER"
@@ -158,7 +158,7 @@ def shared_scorer(**settings: Any) -> HostScorer:
     Raises:
         ConfigError: wrong settings, or the variable holds no JSON object.
     """
-    merged = {**_from_environment(), **settings}
+    merged = {**environment_settings(), **settings}
     # Instances have no value to compare by; the same object is the same setting.
     key = tuple(sorted((name, value if isinstance(value, str) else repr(value)) for name, value in merged.items()))
     with _shared_lock:
@@ -181,7 +181,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_process)
 
 
-def _from_environment() -> Mapping[str, Any]:
+def environment_settings() -> Mapping[str, Any]:
+    """The settings in `$EDITR1_SCORER`; none where it is not set.
+
+    Raises:
+        ConfigError: it holds no JSON object.
+    """
     text = os.environ.get(SCORER_VARIABLE, "").strip()
     if not text:
         return {}
