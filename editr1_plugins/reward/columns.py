@@ -88,6 +88,14 @@ class EditColumns:
         edited = self._images("edited", call)
         return [_row(*parts) for parts in zip(sources, instructions, edited, strict=True)]
 
+    def sources(self, prompts: Sequence[Any], extra: Mapping[str, Any]) -> list[Image | str]:
+        """The source image of each row (RGB), or the reason why that row has none: for who makes the edits.
+
+        Raises:
+            DataError: as `find`.
+        """
+        return self._images("source", _Call(prompts, [None] * len(prompts), extra)) if prompts else []
+
     def _images(self, role: Role, call: _Call) -> list[Image | str]:
         pick = _last if role == "edited" else _first
         columns = {place: cells for place in self.places[role] if (cells := self._cells(role, place, call)) is not None}
