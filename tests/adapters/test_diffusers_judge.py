@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from editr1_plugins.testing.pipeline_families import klein, qwen
 from editr1_plugins.testing.pipelines import picture
 from editr1_plugins.types import Edit, Principle, Verification
 
+README = Path(__file__).parent.parent.parent / "integrations/diffusers/README.md"
 STEPS = {**CALL, "num_inference_steps": 3}
 TASKS = sample_tasks(6, seed=11)
 FLUX_CALL = {"height": 32, "width": 32, "max_sequence_length": 24, "num_inference_steps": 2, "seed": 3}
@@ -342,6 +344,18 @@ def test_rounds_raise_the_score_above_that_of_a_fixed_seed() -> None:
     assert np.mean(best) > np.mean(first) + 3
     fixed, retried = np.mean(golds, axis=0)
     assert retried > fixed + 2
+
+
+def test_the_lines_of_the_readme() -> None:
+    """With MiniEdit's weights and judge in place of the real ones."""
+    lines = README.read_text().split("```python\n")[2].split("```")[0].replace("openai:MODEL@URL", "measure")
+    model = 'blocks.init_pipeline("black-forest-labs/FLUX.1-Kontext-dev"); pipe.load_components(dtype=torch.bfloat16)'
+    lines = lines.replace(f'{model}; pipe.to("cuda")', "filled(blocks, parts())")
+    lines = lines.replace('image=source, prompt="make the sky pink"', "**ONE")
+    given = {**globals()}
+    exec(compile(lines, "README.md", "exec"), given)
+    assert given["state"].scores[0] is not None
+    assert 1 <= given["state"].rounds <= 4
 
 
 def test_diffusers_is_imported_when_it_is_needed() -> None:
