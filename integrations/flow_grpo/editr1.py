@@ -1,7 +1,7 @@
 """A configuration of flow_grpo with the reward "editr1": scripts/train_flux_kontext.py --config THIS_FILE:NAME
 
-NAME is one of the edit configurations in the host's config/grpo.py, such as counting_flux_kontext. It stays as it is but
-for its rewards; `--config.dataset=...` and every other field can be overridden as usual.
+NAME is one of the edit configurations in the host's config/grpo.py, such as counting_flux_kontext. It stays as it is
+but for its rewards; `--config.dataset=...` and every other field can be overridden as usual.
 """
 
 from editr1_plugins.adapters.flow_grpo import host_config, install

@@ -84,7 +84,7 @@ def test_beside_the_hosts_own_rewards(host: Any) -> None:
     details, _ = reward(made(255, 51), ["make it red"] * 2, [{}] * 2, sources(2), only_strict=True)
     assert set(details) == {"editr1", "editr1_missing", "bright", "avg"}
     assert details["editr1"] == [1.0, 0.2]
-    assert details["avg"] == [2.0 * bright + 0.5 * ours for bright, ours in zip(details["bright"], (1.0, 0.2))]
+    assert details["avg"] == [2.0 * details["bright"][row] + 0.5 * ours for row, ours in enumerate((1.0, 0.2))]
     # What the trainer does with each entry.
     assert all(torch.as_tensor(value).float().shape == (2,) for value in details.values())
 
