@@ -59,7 +59,9 @@ def save_policy(
     """A policy whose own generation settings let it say `sentences` and nothing else."""
     tokenizer = language.tiny_tokenizer(sentences, chat_template=template)
     model = language.tiny_vision_language_model(tokenizer) if sees else language.tiny_language_model(tokenizer)
-    model.generation_config.suppress_tokens = language.all_but(tokenizer, sentences)
+    others = language.all_but(tokenizer, sentences)
+    model.generation_config.suppress_tokens = others
+    model.generation_config.begin_suppress_tokens = others  # TRL sets the former itself for policies that see
     model.save_pretrained(folder)
     (language.tiny_vision_language_processor(tokenizer) if sees else tokenizer).save_pretrained(folder)
 
