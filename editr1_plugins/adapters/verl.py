@@ -1,4 +1,4 @@
-"""verl's reward functions, one sample a call (verl 0.9: the reward managers `naive`, `dapo`, `limited`).
+"""verl's reward functions, one sample a call (verl 0.9: the reward managers `naive` and `dapo`).
 
     reward.custom_reward_function.path=pkg://editr1_plugins.adapters.verl
     reward.custom_reward_function.name=compute_score
@@ -6,7 +6,7 @@
 
 `compute_score` judges the edit of a policy that writes text and calls tools; `compute_judge_score` trains a judge.
 Each reward worker builds its scorer when it is first asked. A judge that verl itself serves (`reward.reward_model`)
-is named "openai:MODEL@router".
+is named "openai:MODEL@router". verl's manager `rate_limited` makes a silent 0 of every error: do not use it.
 """
 
 from __future__ import annotations

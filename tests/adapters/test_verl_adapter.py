@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import io
 import json
@@ -12,20 +13,25 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from editr1_plugins.adapters import verl
+from editr1_plugins.adapters.policy_rows import PolicyRows
 from editr1_plugins.errors import ConfigError, DataError, UnscoredError
 from editr1_plugins.testing import AdapterContract
 from editr1_plugins.testing.adapter_contract import OneQuestion, ShadeVerifier
 from editr1_plugins.testing.judge_server import JudgeServer
 from editr1_plugins.types import Edit, Principle, Verification
 
+INTEGRATIONS = Path(__file__).parents[2] / "integrations"
+_HOSTS_KEYS = ("path", "name", "weight", "required")
 QUESTION = OneQuestion()
 REPLY = """It is red now.
 [{"question": "Was it done?", "score": 1}]
@@ -184,6 +190,19 @@ def test_it_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["verl/edit.yaml", "verl/judge.yaml", "verl_omni/edit.yaml", "verl_omni/several.yaml"])
+def test_the_configurations_name_what_exists(name: str) -> None:
+    reward = yaml.safe_load((INTEGRATIONS / name).read_text())["reward"]
+    entries = [reward["custom_reward_function"], *reward.get("reward_functions", {}).values()]
+    ours = [each for each in entries if each["path"].startswith("pkg://editr1_plugins.")]
+    assert ours
+    for entry in ours:
+        assert callable(getattr(importlib.import_module(entry["path"].removeprefix("pkg://")), entry["name"]))
+        given = entry.get("reward_kwargs", {key: value for key, value in entry.items() if key not in _HOSTS_KEYS})
+        _, others = PolicyRows.split(given)
+        assert set(others) <= {"verifier", "top"}
 
 
 _everyone: Any = None
