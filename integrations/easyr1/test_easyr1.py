@@ -160,8 +160,8 @@ def test_what_easyr1_makes_of_a_missing_score() -> None:
 
 
 def test_too_many_missing_scores_end_the_run() -> None:
-    settings = {"verifier": ShadeVerifier(), "decomposer": OneQuestion(), "guards": (), "editor": None}
-    manager = manager_of("config.yaml")
+    settings = {"verifier": ShadeVerifier(), "decomposer": OneQuestion(), "guards": ()}
+    manager = manager_of("config.yaml", f"{KWARGS}.editor=null", f"{KWARGS}.image_folder=null")
     manager.reward_fn = partial(manager.reward_fn, **settings)
     black = Edit(source=Image.new("RGB", (9, 9)), edited=Image.new("RGB", (9, 9), (1, 1, 1)), instruction="refuse")
     with pytest.raises(UnscoredError, match="told to"):

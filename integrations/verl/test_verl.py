@@ -175,6 +175,30 @@ def test_a_policy_that_judges() -> None:
     assert unread["reward_score"] == 0.0
 
 
+def test_the_rows_of_a_judge_are_read_by_the_host(tmp_path: Path) -> None:
+    import json
+    import subprocess
+    import sys
+
+    import datasets
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    edit(9).source.save(tmp_path / "a.png")
+    line = {"source": "a.png", "edited": "a.png", "instruction": "make the image darker", "score": 7}
+    (tmp_path / "edits.jsonl").write_text(json.dumps(line))
+    made = tmp_path / "judge.parquet"
+    subprocess.run([sys.executable, HERE / "judge_rows.py", tmp_path / "edits.jsonl", made], check=True)
+    builder = RLHFDataset.__new__(RLHFDataset)
+    builder.image_key, builder.video_key, builder.audio_key = "images", "videos", "audios"
+    builder.processor = object()
+    (row,) = datasets.load_dataset("parquet", data_files=str(made), split="train", cache_dir=str(tmp_path / "cache"))
+    messages = builder._build_messages(row, key="prompt")
+    kinds = [part["type"] for part in messages[1]["content"]]
+    assert kinds == ["text", "image", "text", "image"]
+    (answer,) = Worker(composed("judge"), {}).ask(data_of([edit()], REPLY, row["reward_model"]["ground_truth"]))
+    assert answer["reward_score"] == 0.95
+
+
 def test_settings_that_are_containers_of_the_configuration() -> None:
     config = composed(
         "edit", f"{KWARGS}.verifier=measure", f"+{KWARGS}.guards=[border,size]", f"{KWARGS}.no_edit=source"

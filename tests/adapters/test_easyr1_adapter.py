@@ -117,7 +117,8 @@ def test_a_policy_that_judges() -> None:
 
 def test_the_file_that_the_host_loads() -> None:
     spec = importlib.util.spec_from_file_location("custom_reward_fn", FOLDER / "editr1.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert (module.REWARD_NAME, module.REWARD_TYPE) == ("editr1", "batch")
@@ -129,6 +130,7 @@ def test_the_file_that_the_host_loads() -> None:
 def test_the_configurations_name_what_exists(name: str) -> None:
     reward = yaml.safe_load((FOLDER / name).read_text())["worker"]["reward"]
     path, _, function = reward["reward_function"].rpartition(":")
-    assert Path(path).name == "editr1.py" and callable(getattr(easyr1, function))
-    rows, others = policy_rows.PolicyRows.split(reward.get("reward_function_kwargs", {}))
+    assert Path(path).name == "editr1.py"
+    assert callable(getattr(easyr1, function))
+    _, others = policy_rows.PolicyRows.split(reward.get("reward_function_kwargs", {}))
     assert set(others) <= {"verifier", "cache", "top", "record"}

@@ -145,14 +145,14 @@ def test_what_stands_in_is_counted_and_the_keys_stay() -> None:
 
 
 def test_a_sample_that_cannot_be_judged_is_no_number_where_none_is_known() -> None:
+    broken = {**sample(edit()), "extra_info": {"source": png(edit().source), "edited": b"no image"}}
     with pytest.raises(UnscoredError, match="edited image"):
-        broken = {**sample(edit()), "extra_info": {"source": png(edit().source), "edited": b"no image"}}
         verl.compute_score(**broken, **settings(ShadeVerifier()))
 
 
 def test_a_job_that_is_wrongly_set_up_says_what_to_do() -> None:
     given = sample(edit())
-    with pytest.raises(DataError, match="no edited image 'edited'.*no_edit"):
+    with pytest.raises(DataError, match=r"no edited image 'edited'.*no_edit"):
         verl.compute_score(**{**given, "extra_info": {"source": png(edit().source)}}, verifier="measure")
     with pytest.raises(DataError, match="no image 'source', only nothing"):
         verl.compute_score(**{**given, "extra_info": None}, verifier="measure")

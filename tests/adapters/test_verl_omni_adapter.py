@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -155,7 +154,8 @@ def _prompt(*parts: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("name", "base"), [("EditRewardManager", Visual), ("MultiEditRewardManager", Multi)])
 def test_the_managers_hand_over_the_image_that_the_policy_was_shown(host: None, name: str, base: type) -> None:
     manager_class = getattr(verl_omni, name)
-    assert issubclass(manager_class, base) and manager_class is getattr(verl_omni, name)
+    assert issubclass(manager_class, base)
+    assert manager_class is getattr(verl_omni, name)
     assert manager_class.__name__ == name
     verifier = ShadeVerifier()
     own = {"verifier": verifier, "decomposer": OneQuestion(), "guards": ()}
@@ -185,6 +185,5 @@ def test_without_the_host_it_says_where_to_get_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "verl_omni", None)
     verl_omni._manager.cache_clear()
     with pytest.raises(MissingExtraError, match="EditRewardManager needs verl-omni"):
-        verl_omni.EditRewardManager
-    with pytest.raises(AttributeError, match="Nothing"):
-        importlib.import_module("editr1_plugins.adapters.verl_omni").Nothing
+        getattr(verl_omni, "EditRewardManager")  # noqa: B009  looking is what imports the host
+    assert not hasattr(verl_omni, "Nothing")
