@@ -183,6 +183,8 @@ def test_a_job_of_one_step(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     [logged] = (tmp_path / "output").rglob("logging.jsonl")
     first = json.loads(logged.read_text().splitlines()[0])
-    assert first["rewards/MissingShare/mean"] == 0.0
-    assert 0.0 < first["rewards/EditReward/mean"] <= 10.0
-    assert first["reward"] == pytest.approx(first["rewards/EditReward/mean"])
+    # What the random policy says is chance; that it was judged, and what could not be was counted, is not.
+    assert 0.0 <= first["rewards/MissingShare/mean"] <= 0.5
+    assert 0.0 <= first["rewards/EditReward/mean"] <= 10.0
+    assert first["reward"] == pytest.approx(first["rewards/EditReward/mean"])  # what is only counted adds nothing
+    assert first["global_step/max_steps"] == "1/1"
