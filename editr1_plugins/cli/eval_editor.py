@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--call", metavar="JSON", help="further arguments of its call, e.g. '{\"guidance_scale\": 3.5}'"
     )
     editor.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on an accelerator, float32 on a CPU")
-    editor.add_argument("--device", metavar="NAME", help="default: an accelerator where there is one")
+    editor.add_argument("--device", metavar="NAME", help="default: an accelerator where there is one, by local rank")
     editor.add_argument("--shard", metavar="I/N", help="only make every N-th edit from the I-th, from 0")
     judge = parser.add_argument_group("judge")
     judge.add_argument("--verifier", metavar="SPEC", help="default: $EDITR1_VERIFIER, else gold where there is one")

@@ -10,7 +10,8 @@ answer: the same command goes on where it was stopped, even by kill -9. --predic
 before, in the benchmark's own raw format or a DIR of this command; no judge is called.
 
 Shares are in percent with 95 % bootstrap intervals; a failed answer is wrong, not left out, save where the official
-script leaves it out.
+script leaves it out. Of ratings there are correlations; what failed has no rank, and is counted. --compare also keeps
+the difference in DIR, for `editr1 report DIR -o page.html`.
 
 Exit status: 0 done; 2 usage or bad input; 3 done, and some answers failed; 1 anything else; 130 interrupted.
 """
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..evaluation.catalogue import find_benchmark, read_predictions
     from ..evaluation.items import first_rows
+    from ..evaluation.judging import write_judge_summary
     from ..evaluation.summary import compare_judges, evaluate
 
     if (args.predictions is None) == (args.output is None):
@@ -87,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
     if args.compare is not None:
         others = read_predictions(benchmark, Path(args.compare), args.data)
         found["comparison"] = compare_judges(judged, others, headline=benchmark.headline, ranked=benchmark.ranked)
+        if args.output is not None:
+            write_judge_summary(Path(args.output), found)
     print(json.dumps(found, indent=2, allow_nan=False) if args.json else "\n".join(_as_text(found)))
     return _SOME_FAILED if found["sane"].get("failure_rate") else 0
 
@@ -147,7 +151,8 @@ def _show_progress(summary: BulkSummary) -> None:
 def _as_text(found: dict[str, Any]) -> list[str]:
     lines = [f"{printable(found['benchmark'])}, {found['items']} rows"]
     lines += ["", "official", *numbers_as_text(found["official"])]
-    lines += ["", "sane (a failure is wrong; 95 % intervals)", *numbers_as_text(found["sane"])]
+    failure = "a failure is wrong" if "accuracy" in found["sane"] else "failures are left out, and counted"
+    lines += ["", f"sane ({failure}; 95 % intervals)", *numbers_as_text(found["sane"])]
     for name in ("copies", "stability", "comparison", "taken"):
         if name in found:
             lines += ["", name, *numbers_as_text(found[name])]

@@ -2,6 +2,7 @@
 
   editr1 study make --data pairs.jsonl --output study
   editr1 study make --edits edits.jsonl --a outputs/before --b outputs/after --output study
+  editr1 study make --a runs/lora/before --b runs/lora --output study
   editr1 study score study answers/*.json
 
 `editr1 study make --help` and `editr1 study score --help` say more.
@@ -29,7 +30,7 @@ _MAKE: Final = """Make a blind study of two editors: one page to answer, and the
 
 Rows of --data (JSONL, JSON or Parquet, a folder of them, or a hub id): `source`, `instruction`, `image_a`, `image_b`;
 optional `id`, `category`, `system_a`, `system_b`. Or --edits with `id`, `source`, `instruction`, and two folders with
-one image per id (ID.png, .jpg or .webp).
+one image per id (ID.png, .jpg or .webp). Or two folders that `editr1 eval editor` wrote, --a and --b alone.
 
 DIR gets `study.html`, which goes to the raters, and `key.json` and `images`, which do not: the key tells which side is
 which. The page is one file, works without a network and sends nothing; raters answer by mouse or keyboard (1 or left,
@@ -51,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make = _kind(kinds, "make", "make a page for raters, and its key", _MAKE)
     make.add_argument("--data", metavar="PLACE", help="rows with both systems' images")
     make.add_argument("--edits", metavar="PLACE", help="rows without them; needs --a and --b")
-    make.add_argument("--a", metavar="DIR", help="the first system's images")
-    make.add_argument("--b", metavar="DIR", help="the second system's images")
+    make.add_argument("--a", metavar="DIR", help="the first system's images, or its evaluation")
+    make.add_argument("--b", metavar="DIR", help="the second system's images, or its evaluation")
     make.add_argument("--names", metavar="NAME", nargs=2, help="of the two systems; raters never see them")
     make.add_argument("--output", metavar="DIR", required=True, help="folder of the study; must not hold one")
     make.add_argument("--title", metavar="TEXT", default="Which edit is better?", help="of the page")
@@ -87,16 +88,16 @@ def _kind(
 
 def _make(args: argparse.Namespace) -> int:
     from ..evaluation.study.make import make_study
-    from ..evaluation.study.rows import from_folders, from_rows
+    from ..evaluation.study.rows import from_folders, from_rows, from_runs
 
-    folders = (args.edits, args.a, args.b)
-    if (args.data is None) == (args.edits is None) or (None in folders and folders != (None, None, None)):
-        raise ConfigError("give --data, or --edits with --a and --b")
+    both, neither = None not in (args.a, args.b), (args.a, args.b) == (None, None)
+    if not (both and args.data is None) and not (neither and args.data is not None and args.edits is None):
+        raise ConfigError("give --data, or --edits with --a and --b, or two evaluations as --a and --b")
     named = tuple(args.names) if args.names else None
     if args.data is not None:
         rows = from_rows(args.data)
     else:
-        rows = from_folders(args.edits, args.a, args.b)
+        rows = from_runs(args.a, args.b) if args.edits is None else from_folders(args.edits, args.a, args.b)
         named = named or (Path(args.a).resolve().name, Path(args.b).resolve().name)
     made = make_study(
         rows,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ from typing import Any, Final
 from editr1_plugins.errors import ConfigError, DataError
 from editr1_plugins.evaluation.items import Item, Judged, JudgedPair
 from editr1_plugins.evaluation.pairwise import Comparer, Comparison
+from editr1_plugins.evaluation.running import taken_of
 from editr1_plugins.reward.bulk_rows import BulkSummary, Outcome, Tally, problem_of, writing_alone
 from editr1_plugins.reward.edit_rows import numbered_lines
 from editr1_plugins.reward.record import failure_kind
@@ -112,9 +114,12 @@ def _asked(item: Item, log: _Log, orders: Sequence[str]) -> list[_Asked]:
 def _compare(judge: Comparer, log: _Log, batch: Sequence[_Asked]) -> None:
     if not batch:
         return
-    for asked, said in zip(batch, _answers(judge, [asked.shown for asked in batch]), strict=True):
+    started = time.perf_counter()
+    answers = _answers(judge, [asked.shown for asked in batch])
+    seconds = (time.perf_counter() - started) / len(batch)
+    for asked, said in zip(batch, answers, strict=True):
         turned = said.better if asked.order == _FIRST or said.better is None else -said.better
-        log.add(asked.key, asked.order, turned, said.failure, said)
+        log.add(asked.key, asked.order, turned, said.failure, said, seconds)
 
 
 def _answers(judge: Comparer, pairs: Sequence[tuple[Edit, Edit]]) -> list[Comparison]:
@@ -156,7 +161,15 @@ class _Log:
             self._tell(*known, resumed=True)
         return known is not None
 
-    def add(self, key: str, order: str, vote: int | None, failure: str | None, said: Comparison | None = None) -> None:
+    def add(
+        self,
+        key: str,
+        order: str,
+        vote: int | None,
+        failure: str | None,
+        said: Comparison | None = None,
+        seconds: float | None = None,
+    ) -> None:
         """Write one line, whole or (after a kill) cut, which readers skip.
 
         Raises:
@@ -165,6 +178,7 @@ class _Log:
         usage = asdict(said.usage) if said is not None and said.usage is not None else None
         trace = said.trace if said is not None else ""
         row = {"key": key, "order": order, "vote": vote, "failure": failure, "trace": trace, "usage": usage}
+        row["seconds"] = None if seconds is None else round(seconds, 6)
         with self._path.open("ab", buffering=0) as file:
             data = json.dumps(row).encode("ascii") + b"\n"
             while data:
@@ -213,11 +227,16 @@ def _line(line: bytes | None, where: str) -> dict[str, Any]:
     return found
 
 
-def take_comparisons(directory: Path) -> dict[str, list[float]]:
-    """Tokens and latencies of the comparisons, as lists by name (see `types.Usage`)."""
-    found: dict[str, list[float]] = {}
+def take_comparisons(directory: Path) -> dict[str, Any]:
+    """What comparing took, as `running.take_records` tells it; a call is one comparison, in one order."""
+    values: dict[str, list[float]] = {"prompt_tokens": [], "cached_tokens": [], "completion_tokens": [], "latency": []}
+    wall, calls = 0.0, 0
     for line in _lines(directory):
-        for name, value in (line.get("usage") or {}).items():
+        seconds = line.get("seconds")
+        if isinstance(seconds, (int, float)):
+            wall, calls = wall + seconds, calls + 1
+        for name, some in values.items():
+            value = (line.get("usage") or {}).get(name)
             if isinstance(value, (int, float)):
-                found.setdefault(name, []).append(value)
-    return found
+                some.append(value)
+    return taken_of(values, wall, calls)

@@ -169,7 +169,8 @@ class Benchmark(Protocol):
         ...
 
     def official(self, judged: Sequence[Judged]) -> dict[str, Any]:
-        """The official arithmetic in percent (correlations as they are), faults included; "accuracy" is the headline.
+        """The official arithmetic in percent (correlations as they are), faults included; "accuracy" is the headline
+        (None for ratings).
 
         A number that the official script would not give is None, with a "note".
         """

@@ -13,17 +13,24 @@ import numpy as np
 from editr1_plugins.errors import ConfigError
 from editr1_plugins.evaluation.catalogue import JUDGED
 from editr1_plugins.evaluation.comparing import compare_pairs, take_comparisons
-from editr1_plugins.evaluation.items import Benchmark, Judged, JudgedPair, first_rows, write_judged
+from editr1_plugins.evaluation.items import (
+    Benchmark,
+    Judged,
+    JudgedPair,
+    JudgedRating,
+    first_rows,
+    write_judged,
+)
 from editr1_plugins.evaluation.judges import WholeEdit
-from editr1_plugins.evaluation.metrics import stability
+from editr1_plugins.evaluation.metrics import sample_counts, stability
 from editr1_plugins.evaluation.pairwise import Comparer
 from editr1_plugins.evaluation.running import Run, copy_outcomes, judge_edits, judged_with, take_records
-from editr1_plugins.evaluation.summary import evaluate
-from editr1_plugins.evaluation.worst import write_worst
+from editr1_plugins.evaluation.summary import evaluate, mean_correlations
+from editr1_plugins.evaluation.worst import write_worst, write_worst_votes
 from editr1_plugins.reward.bulk_rows import BulkSummary
 from editr1_plugins.types import Verifier
 
-__all__ = ["Prices", "evaluate_judge"]
+__all__ = ["Prices", "evaluate_judge", "write_judge_summary"]
 
 #: What an unchanged picture may get at most, as for `editr1 score --probe`.
 _COPY_LIMIT = 1.0
@@ -56,8 +63,8 @@ def evaluate_judge(
 ) -> dict[str, Any]:
     """Run a judge on a benchmark; what is recorded in `directory` is not asked again.
 
-    Writes `judged.jsonl` (a line per row, readable as predictions), `summary.json` (what is returned) and, of a
-    verifier, `worst.json` (where it was most wrong) there.
+    Writes `judged.jsonl` (a line per row, readable as predictions), `summary.json` (what is returned) and `worst.json`
+    (where the judge was most wrong) there.
 
     Args:
         benchmark, place: what to judge; see `items.Benchmark`.
@@ -94,11 +101,21 @@ def evaluate_judge(
         if samples > 1 or copies or reward:
             raise ConfigError("a pairwise judge takes no samples, copies, decomposer or guards")
         judged = compare_pairs(items, directory, judge, both_orders=both_orders, **options)
-        taken = _taken_comparisons(directory)
+        taken = take_comparisons(directory)
+        again = first_rows(benchmark.items(place), limit, ranked=benchmark.ranked)
+        write_worst_votes(directory, again, judged)
     found = {**evaluate(benchmark, judged), **found, "taken": {**taken, "cost_per_1000": _cost(taken, prices)}}
     write_judged(directory / JUDGED, judged)
-    (directory / "summary.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+    write_judge_summary(directory, found)
     return found
+
+
+def write_judge_summary(directory: Path, found: Mapping[str, Any]) -> None:
+    """Write `summary.json`, whole or not at all."""
+    path = directory / "summary.json"
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+    temporary.replace(path)
 
 
 def _check_samples(judge: Verifier, samples: int) -> None:
@@ -136,8 +153,18 @@ def _checks(run: Run, judged: Sequence[Judged], samples: int) -> dict[str, Any]:
         found["stability"] = {
             str(size): {name: round(100 * value, 4) for name, value in row.items()} for size, row in table.items()
         }
+    if samples > 1 and not pairs:
+        found["stability"] = {str(size): _correlations(run, size) for size in sample_counts(samples)}
+    if samples > 1:
         found["spread"] = _spread(run, samples)
     return found
+
+
+def _correlations(run: Run, samples: int) -> dict[str, Any]:
+    """Of ratings: the correlations of the mean of so many samples."""
+    rows = [row for row in judged_with(run, samples) if isinstance(row, JudgedRating)]
+    failed = sum(not row.scores for row in rows)
+    return {**mean_correlations(rows), "failures": round(100 * failed / len(rows), 4)}
 
 
 def _spread(run: Run, samples: int) -> float | None:
@@ -149,18 +176,6 @@ def _spread(run: Run, samples: int) -> float | None:
         if len(scores) > 1:
             spreads.append(float(np.std(scores)))
     return sum(spreads) / len(spreads) if spreads else None
-
-
-def _taken_comparisons(directory: Path) -> dict[str, Any]:
-    values = take_comparisons(directory)
-    found: dict[str, Any] = {"calls": max((len(each) for each in values.values()), default=0)}
-    for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
-        some = values.get(name)
-        found[name] = sum(some) / len(some) if some else None
-    latencies = sorted(values.get("latency", ()))
-    for name, share in (("latency_p50", 0.5), ("latency_p95", 0.95)):
-        found[name] = latencies[min(int(share * len(latencies)), len(latencies) - 1)] if latencies else None
-    return found
 
 
 def _cost(taken: Mapping[str, Any], prices: Prices | None) -> float | None:

@@ -26,6 +26,7 @@ __all__ = [
     "outcomes_of_scores",
     "position_bias",
     "rates",
+    "sample_counts",
     "stability",
 ]
 
@@ -138,6 +139,11 @@ def position_bias(forward: Sequence[float | None] | Floats, reverse: Sequence[fl
     )
 
 
+def sample_counts(samples: int) -> list[int]:
+    """1, 2, 4, 8, ... up to `samples`, and `samples` itself."""
+    return sorted({2**power for power in range(samples.bit_length())} | {samples})
+
+
 def stability(
     first: Sequence[Sequence[float | None]], second: Sequence[Sequence[float | None]], preferences: Sequence[float]
 ) -> dict[int, Mapping[str, float]]:
@@ -148,9 +154,8 @@ def stability(
     """
     ones, twos = np.array([_floats(row) for row in first]), np.array([_floats(row) for row in second])
     meant = _floats(preferences)
-    sizes = sorted({2**power for power in range(len(ones).bit_length()) if 2**power <= len(ones)} | {len(ones)})
     found: dict[int, Mapping[str, float]] = {}
-    for size in sizes:
+    for size in sample_counts(len(ones)):
         outcomes = outcomes_of_scores(_column_means(ones[:size]), _column_means(twos[:size]))  # type: ignore[arg-type]
         single = np.array([outcomes_of_scores(a, b) for a, b in zip(ones[:size], twos[:size], strict=True)])
         same = np.all((single == single[0]) | (np.isnan(single) & np.isnan(single[0])), axis=0)

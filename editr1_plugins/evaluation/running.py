@@ -31,7 +31,7 @@ from editr1_plugins.types import Edit
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["COPIES", "Run", "copy_outcomes", "judge_edits", "judged_with", "take_records"]
+__all__ = ["COPIES", "Run", "copy_outcomes", "judge_edits", "judged_with", "take_records", "taken_of"]
 
 #: What stands for a copy of the source in the name of an edit.
 COPIES: Final = "copy of the source"
@@ -243,10 +243,11 @@ def take_records(directory: Path) -> dict[str, Any]:
             value = usage.get(name) if isinstance(usage, dict) else None
             if isinstance(value, (int, float)):
                 values.append(value)
-    return _taken(sums, wall, calls)
+    return taken_of(sums, wall, calls)
 
 
-def _taken(sums: Mapping[str, Sequence[float]], wall: float, calls: int) -> dict[str, Any]:
+def taken_of(sums: Mapping[str, Sequence[float]], wall: float, calls: int) -> dict[str, Any]:
+    """What `take_records` returns, from lists of tokens and latencies, and the wall time of all calls."""
     latencies = sorted(sums["latency"])
     found: dict[str, Any] = {"calls": calls, "seconds_per_1000": 1000 * wall / calls if calls else None}
     for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):

@@ -42,7 +42,7 @@ from editr1_plugins.evaluation.statistics import (
 )
 from editr1_plugins.reward.record import failure_kind
 
-__all__ = ["compare_judges", "evaluate", "sane_pairs", "sane_ratings"]
+__all__ = ["compare_judges", "evaluate", "mean_correlations", "sane_pairs", "sane_ratings"]
 
 #: Equal means of ratings must be equal as floats too.
 _DIGITS: Final = 9
@@ -61,7 +61,8 @@ def evaluate(benchmark: Benchmark, judged: Sequence[Judged]) -> dict[str, Any]:
         sane = sane_pairs(as_pairs(judged, benchmark.name), headline=benchmark.headline, ranked=benchmark.ranked)
     else:
         sane = sane_ratings(as_ratings(judged, benchmark.name))
-    official = benchmark.official(judged)
+    # Ratings have no accuracy; the key is there for whoever reads many benchmarks.
+    official = {"accuracy": None, **benchmark.official(judged)}
     return {"benchmark": benchmark.name, "items": len(judged), "official": official, "sane": sane}
 
 
@@ -132,11 +133,17 @@ def _tables(rows: Sequence[JudgedPair], kind: str) -> dict[str, dict[str, Any]]:
         name: {
             "items": count,
             "accuracy": _percent(share),
+            "interval": _category_interval(rows, strict, names, name),
             "half_credit": _percent(halves[name][1]),
             "failure_rate": _percent(failed[name][1]),
         }
         for name, (count, share) in by_category(strict, names).items()
     }
+
+
+def _category_interval(rows: Sequence[JudgedPair], strict: Floats, names: Sequence[str], name: str) -> Any:
+    chosen = [at for at, each in enumerate(names) if each == name]
+    return _percents(mean_interval(strict[chosen], _groups([rows[at] for at in chosen])))
 
 
 def sane_ratings(ratings: Sequence[JudgedRating]) -> dict[str, Any]:
@@ -156,12 +163,18 @@ def sane_ratings(ratings: Sequence[JudgedRating]) -> dict[str, Any]:
         found["correlation"][part] = _number(fisher_mean(list(each.values())))
         found["plain_mean"][part] = _number(mean(np.array(list(each.values()))))
         found["over_all"][part] = _number(spearman(said, meant))
-        found["interval"][part] = _correlation_interval(known, said, meant)
+        found["interval"][part] = _Correlation(known, said, meant).interval()
         for name, value in each.items():
             found["by_category"].setdefault(name, {"items": int(chosen[name].size)})[part] = _number(value)
     found["failure_rate"] = _percent((len(rows) - len(known)) / len(rows)) if rows else None
     found["failures"] = _failures(rows)
     return found
+
+
+def mean_correlations(ratings: Sequence[JudgedRating]) -> dict[str, float | None]:
+    """The "correlation" of `sane_ratings` alone, by part, without intervals."""
+    known = [row for row in ratings if row.scores]
+    return {part: _number(_Correlation(known, *_columns(known, part)).fisher()) for part in _parts(known)}
 
 
 def _parts(rows: Sequence[JudgedRating]) -> list[str]:
@@ -192,20 +205,32 @@ def _rated(rating: Sequence[float], part: str) -> float:
     return math.sqrt(rating[0] * rating[1]) if part == "O" else rating[("SC", "PQ").index(part)]
 
 
-def _correlation_interval(rows: Sequence[JudgedRating], said: Floats, meant: Floats) -> list[float] | None:
-    members = list(_by_name([row.group or row.key for row in rows]).values())
-    _, codes = np.unique([row.category for row in rows], return_inverse=True)
-    said_codes, meant_codes = ordered_codes(said), ordered_codes(meant)
-    if len(members) < 2:
-        return None
+class _Correlation:
+    """Correlation of two columns within each category, averaged by Fisher's z; bootstraps draw whole groups."""
 
-    def statistic(drawn: Floats) -> float:
-        at = np.concatenate([members[int(number)] for number in drawn])
-        some = (at[codes[at] == code] for code in range(codes.max() + 1))
-        return fisher_mean([coded_spearman(said_codes[each], meant_codes[each]) for each in some])
+    def __init__(self, rows: Sequence[JudgedRating], said: Floats, meant: Floats) -> None:
+        self._members = list(_by_name([row.group or row.key for row in rows]).values())
+        _, self._categories = np.unique([row.category for row in rows], return_inverse=True)
+        self._said, self._meant = ordered_codes(said), ordered_codes(meant)
 
-    limits = interval(resampled(statistic, len(members), resamples=_RATING_DRAWS))
-    return None if limits is None else [round(each, 4) for each in limits]
+    def fisher(self, at: Any = None) -> float:
+        """Of the rows `at`; None: of all."""
+        at = np.arange(len(self._said)) if at is None else at
+        names = self._categories[at]
+        some = (at[names == name] for name in range(names.max(initial=-1) + 1))
+        return fisher_mean([coded_spearman(self._said[each], self._meant[each]) for each in some])
+
+    def interval(self, other: _Correlation | None = None) -> list[float] | None:
+        """95 % interval, with `other` of the difference on the same rows; None for fewer than two groups."""
+        if len(self._members) < 2:
+            return None
+
+        def statistic(drawn: Floats) -> float:
+            at = np.concatenate([self._members[int(number)] for number in drawn])
+            return self.fisher(at) - (0.0 if other is None else other.fisher(at))
+
+        limits = interval(resampled(statistic, len(self._members), resamples=_RATING_DRAWS))
+        return None if limits is None else [round(each, 4) for each in limits]
 
 
 def _by_name(names: Sequence[str]) -> dict[str, Any]:
@@ -218,13 +243,17 @@ def _by_name(names: Sequence[str]) -> dict[str, Any]:
 def compare_judges(
     first: Sequence[Judged], second: Sequence[Judged], *, headline: str = "", ranked: bool = False
 ) -> dict[str, Any]:
-    """Two judges on the pairs that both were given: difference in percent points with its interval, McNemar's test.
+    """Two judges on the rows that both were given: their difference with its paired interval.
 
-    The test is on strict credits; a ranking counts as one item.
+    Pairs: differences in percent points, and McNemar's exact test on strict credits (a ranking counts as one item).
+    Ratings: differences of correlations (see `sane_ratings`) on the rows that both have scores for.
 
     Raises:
-        DataError: the rows are ratings, or have no key in common, or disagree about what people said.
+        DataError: one has pairs and the other ratings, or they have no row in common, or disagree about what people
+            said.
     """
+    if first and isinstance(first[0], JudgedRating):
+        return _compare_ratings(as_ratings(first, "a comparison"), as_ratings(second, "a comparison"))
     one = {pair.key: pair for pair in as_pairs(first, "a comparison")}
     two = {pair.key: pair for pair in as_pairs(second, "a comparison")}
     keys = [key for key, pair in one.items() if key in two and (not headline or pair.dimension == headline)]
@@ -251,6 +280,30 @@ def compare_judges(
         }
         if ties == "strict":
             found["mcnemar"] = asdict(mcnemar(ours, theirs))
+    return found
+
+
+def _compare_ratings(first: Sequence[JudgedRating], second: Sequence[JudgedRating]) -> dict[str, Any]:
+    one, two = {row.key: row for row in first}, {row.key: row for row in second}
+    keys = [key for key in one if key in two]
+    if not keys:
+        raise DataError("the two judges have no row in common")
+    for key in keys:
+        if one[key].ratings != two[key].ratings:
+            raise DataError(f"row {key!r}: the two files disagree about what people said")
+    both = [key for key in keys if one[key].scores and two[key].scores]
+    sides = [one[key] for key in both], [two[key] for key in both]
+    found: dict[str, Any] = {"items": len(both), "only_in_first": len(one) - len(keys), "failed": len(keys) - len(both)}
+    found["correlation"] = {}
+    for part in [name for name in _parts(sides[0]) if name in _parts(sides[1])]:
+        ours, theirs = (_Correlation(side, *_columns(side, part)) for side in sides)
+        means = ours.fisher(), theirs.fisher()
+        found["correlation"][part] = {
+            "first": _number(means[0]),
+            "second": _number(means[1]),
+            "difference": _number(means[0] - means[1]),
+            "interval": ours.interval(theirs),
+        }
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from editr1_plugins.evaluation.editors.items import JudgedEdit
 from editr1_plugins.report.sections import (
+    FEW,
     UNKNOWN,
     Card,
     Figure,
@@ -93,13 +94,14 @@ def _before_and_after(comparison: Mapping[str, Any], overall: str) -> list[Table
         f"touch the line in the middle is a difference that chance does not explain. {only[0]} failed only before, "
         f"{only[1]} only after; those are not compared."
     )
-    first = _differences("Before and after", numbers, note)
+    note += FEW
+    first = _differences("Before and after", {overall: numbers.get(overall), **numbers}, note, bold=overall)
     if not by_category:
         return [first]
     return [first, _differences(f"{overall} before and after, by category", by_category, "")]
 
 
-def _differences(title: str, table: Mapping[str, Any], note: str) -> Table:
+def _differences(title: str, table: Mapping[str, Any], note: str, *, bold: str = "") -> Table:
     seen = [[*list_in(table_in(row).get("interval")), table_in(row).get("difference")] for row in table.values()]
     ends = [abs(end) for some in seen for each in some if (end := number_in(each)) is not None]
     far = max([*ends, 0.1])
@@ -118,6 +120,7 @@ def _differences(title: str, table: Mapping[str, Any], note: str) -> Table:
                     shown(row.get("interval")),
                 ],
                 axis=spanned(row.get("interval"), difference, -far, far, signed=True),
+                kind="all" if bold and name == bold else "",
             )
         )
     columns = ["edits", "before", "after", "difference", "95 %"]

@@ -80,6 +80,7 @@ def write_evaluation_report(
         title=title or root.resolve().name,
         benchmark=text_in(found.get("benchmark")),
         about="editor" if found.get("kind") == "editor" else "judge",
+        lead=_lead(found, root),
         facts=list(_facts(found, root)),
         tiles=tiles,
         sections=sections,
@@ -109,6 +110,25 @@ def _values(rows: Sequence[JudgedEdit], found: Mapping[str, Any]) -> dict[str, f
     benchmark, overall = find_editor_benchmark(text_in(found.get("benchmark"))), text_in(found.get("overall"))
     numbers = ((row.key, numbers_of(benchmark, row).get(overall)) for row in rows)
     return {key: value for key, value in numbers if value is not None}
+
+
+def _lead(found: Mapping[str, Any], root: Path) -> list[tuple[str, str]]:
+    """In a few words who was evaluated, against what, and by whom; the whole of it stands at the end of the page."""
+    if found.get("kind") != "editor":
+        settings = table_in(_json_of(root / _SETTINGS)) if (root / _SETTINGS).is_file() else {}
+        return [("Judge", text_in(settings.get("verifier") or settings.get("comparer")))]
+    judge = found.get("judge")
+    lead = [("Editor", _editor(table_in(found.get("editor"))))]
+    lead.append(("Before", _editor(table_in(table_in(found.get("comparison")).get("before")))))
+    lead.append(("Judge", text_in(judge if isinstance(judge, str) else table_in(judge).get("verifier"))))
+    return [(name, told) for name, told in lead if told]
+
+
+def _editor(settings: Mapping[str, Any]) -> str:
+    if settings.get("images") is True:
+        return "images that were made already"
+    model, lora = text_in(settings.get("model")), text_in(settings.get("lora"))
+    return f"{model} with the LoRA {lora}" if model and lora else model
 
 
 def _facts(found: Mapping[str, Any], root: Path) -> Iterator[tuple[str, str]]:

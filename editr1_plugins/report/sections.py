@@ -11,6 +11,7 @@ from editr1_plugins.report.charts import CHART_HEIGHT, CHART_WIDTH
 
 __all__ = [
     "AXIS",
+    "FEW",
     "UNKNOWN",
     "Axis",
     "Card",
@@ -36,6 +37,8 @@ _MAX_TEXT: Final = 600
 #: Stands for a number that there is none of.
 UNKNOWN: Final = "\N{EN DASH}"
 _BINS: Final = 20
+#: What a reader must know of bootstrap intervals.
+FEW: Final = " Intervals of fewer than about ten rows are too narrow: read them as hints."
 
 
 def table_in(value: object) -> dict[str, Any]:

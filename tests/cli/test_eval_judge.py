@@ -110,6 +110,18 @@ class TestRecorded:
         assert comparison["strict"]["difference"] == 0.0
         assert comparison["mcnemar"] == {"only_first": 0, "only_second": 0, "p_value": 1.0}
 
+    def test_a_run_keeps_its_comparison_for_the_page(self, pairs: Path, tmp_path: Path) -> None:
+        run = ["--bench", "pairs", "--data", pairs, "--verifier", "measure", "--output", tmp_path / "out"]
+        assert judge(*run) == 0
+        (tmp_path / "other.jsonl").write_bytes((tmp_path / "out" / "judged.jsonl").read_bytes())
+        assert judge(*run, "--compare", tmp_path / "other.jsonl") == 0
+        kept = json.loads((tmp_path / "out" / "summary.json").read_text())
+        assert kept["comparison"]["strict"]["difference"] == 0.0
+        assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "page.html")]) == 0
+        page = (tmp_path / "page.html").read_text()
+        assert "Two judges on the same rows" in page
+        assert '<span class="quiet">Judge</span> measure' in page
+
     def test_answers_of_another_benchmark_are_refused(
         self, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

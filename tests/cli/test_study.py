@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from editr1_plugins.cli import main
 
@@ -75,6 +76,35 @@ def test_a_study_of_two_folders_takes_their_names(command: Command, tmp_path: Pa
     assert (made["items"], made["left_out"]) == (2, 1)
     assert "Look at details." in Path(made["page"]).read_text()
     assert "tuned" not in Path(made["page"]).read_text()
+
+
+def test_a_study_of_two_evaluations_takes_their_edits(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = write_rows(tmp_path, 2)
+    for name, level in (("base", 100), ("tuned", 200)):
+        (tmp_path / f"{name}-images").mkdir()
+        for number in range(2):
+            picture(number, level).save(tmp_path / f"{name}-images" / f"row-{number}.png")
+        run = ["--bench", "edits", "--data", str(place), "--images", str(tmp_path / f"{name}-images")]
+        assert main(["eval", "editor", *run, "--verifier", "measure", "--output", str(tmp_path / name)]) in (0, 3)
+    capsys.readouterr()
+    runs = ("--a", tmp_path / "base", "--b", tmp_path / "tuned")
+    status, out, _ = command("make", *runs, "--output", tmp_path / "study", "--json")
+    assert (status, json.loads(out)["systems"], json.loads(out)["items"]) == (0, ["base", "tuned"], 2)
+    key = json.loads((tmp_path / "study" / "key.json").read_text())
+    for item in key["items"]:
+        levels = [Image.open(tmp_path / "study" / item[name]).getpixel((0, 0))[1] for name in ("source", "a", "b")]
+        assert levels == [0, 100, 200]
+    # One that failed in one of the two is never left out in silence.
+    rows = [json.loads(line) for line in (tmp_path / "tuned" / "judged.jsonl").read_text().splitlines()]
+    rows[1] |= {"edited": None, "numbers": {}, "failure": "edit_failed: x"}
+    (tmp_path / "tuned" / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, _, said = command("make", *runs, "--output", tmp_path / "other")
+    assert status == 2
+    assert "tuned lacks the images of 1 of 2 edits: row-1" in said
+    status, _, said = command("make", "--a", tmp_path, "--b", tmp_path / "tuned", "--output", tmp_path / "other")
+    assert (status, "holds no judged.jsonl" in said) == (2, True)
 
 
 def test_bad_input_is_exit_status_2_and_one_line(command: Command, tmp_path: Path) -> None:

@@ -272,6 +272,20 @@ class TestPipelines:
         settings = PipelineEditor(pipe, call=call, seed=3, told={"model": "m", "lora": "l"}).settings
         assert (settings["pipeline"], settings["seed"], settings["lora"]) == ("FluxKontextPipeline", 3, "l")
 
+    def test_each_process_takes_its_own_accelerator(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import torch
+
+        from editr1_plugins.evaluation.editors.loading import own_device
+
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+        monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
+        for rank, device in (("0", "cuda:0"), ("3", "cuda:3"), ("5", "cuda:1"), ("", "cuda")):
+            monkeypatch.setenv("LOCAL_RANK", rank)
+            assert own_device() == device
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+        assert own_device() == "cpu"
+
     def test_wrong_arguments(self, tiny: Any) -> None:
         pipe, _ = tiny
         with pytest.raises(ConfigError, match="FluxKontextPipeline takes no strengths"):

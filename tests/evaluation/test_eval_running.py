@@ -122,6 +122,16 @@ class TestVerifiers:
         assert found["sane"]["accuracy"] == 100.0
         assert found["spread"] > 1.0
 
+    def test_samples_of_ratings_have_correlations(self, tmp_path: Path) -> None:
+        place = write_imagenhub(
+            tmp_path / "in", {"CycleDiffusion": [10, 20, 30, 40]}, {"CycleDiffusion": [0, 0, 0.5, 1]}
+        )
+        found = evaluate_judge(find_benchmark("imagenhub"), str(place), Redness(), tmp_path / "out", samples=4)
+        assert list(found["stability"]) == ["1", "2", "4"]
+        assert {row["O"] for row in found["stability"].values()} == {found["sane"]["correlation"]["O"]}
+        assert found["stability"]["4"]["failures"] == 0
+        assert found["spread"] == 0
+
     def test_unchanged_sources_are_judged_as_edits_once_each(self, folder: Path, tmp_path: Path) -> None:
         judge = Redness()
         found = compass(folder, tmp_path / "out", judge, copies=3)
@@ -205,6 +215,26 @@ class TestComparers:
         once = compass(folder, tmp_path / "out2", Reader(bias=10), both_orders=False)
         assert once["sane"]["accuracy"] == 100.0
         assert "position_bias" not in once["sane"]
+
+    def test_the_worst_are_kept_with_their_pictures(self, folder: Path, tmp_path: Path) -> None:
+        class Contrary(Reader):
+            def compare(self, pairs: Sequence[tuple[Edit, Edit]]) -> list[Comparison]:
+                time.sleep(0.01)
+                return [Comparison(better=each.better and -each.better) for each in super().compare(pairs)]
+
+        found = compass(folder, tmp_path / "out", Contrary())
+        assert found["taken"]["calls"] == 10
+        assert found["taken"]["seconds_per_1000"] > 0
+        worst = json.loads((tmp_path / "out" / "worst.json").read_text())
+        decided = read_predictions(find_benchmark("editreward-compass"), tmp_path / "out", None)
+        assert len(worst) == sum(pair.preference != 0 for pair in decided if isinstance(pair, JudgedPair)) > 0
+        for each in worst:
+            assert each["wrong"] is None
+            names = [each["source"], *(edit["edited"] for edit in each["edits"])]
+            assert len(names) == 3
+            assert all((tmp_path / "out" / name).is_file() for name in names)
+        compass(folder, tmp_path / "right", Reader())
+        assert json.loads((tmp_path / "right" / "worst.json").read_text()) == []
 
     def test_a_second_run_asks_nothing_and_failed_ones_are_tried_when_asked(self, tmp_path: Path) -> None:
         folder = write_compass(tmp_path / "in", [*SPECS, ("VC", "preference", 200, 7)])

@@ -46,6 +46,21 @@ def imagenhub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_two_judges_are_compared_on_the_same_ratings(imagenhub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(imagenhub / f"results_{run}.json") for run in ("gpt4o_0shot", "gemini_0shot")]
+    run = ["--bench", "imagenhub", "--data", str(imagenhub), "--json", "--predictions"]
+    main(["eval", "judge", *run, files[0], "--compare", files[1]])
+    found = json.loads(capsys.readouterr().out)
+    assert found["official"]["accuracy"] is None
+    overall = found["comparison"]["correlation"]["O"]
+    assert (round(overall["first"], 4), round(overall["second"], 4)) == (0.4186, 0.2873)
+    low, high = overall["interval"]
+    assert 0 < low < overall["difference"] < high < 0.3
+    assert main(["eval", "judge", *run, files[0], "--compare", files[0]]) == 0
+    same = json.loads(capsys.readouterr().out)["comparison"]["correlation"]["SC"]
+    assert (same["difference"], same["interval"]) == (0.0, [0.0, 0.0])
+
+
 class TestGenAIBench:
     @pytest.mark.parametrize(
         ("model", "published"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from editr1_plugins.errors import ConfigError
 
-__all__ = ["DTYPES", "load_lora", "load_pipeline_of", "lora_digest", "pipeline_call"]
+__all__ = ["DTYPES", "load_lora", "load_pipeline_of", "lora_digest", "own_device", "pipeline_call"]
 
 DTYPES: Final = ("float32", "bfloat16", "float16")
 _MINIEDIT: Final = "miniedit"
@@ -22,7 +23,8 @@ def load_pipeline_of(model: str, *, dtype: str | None = None, device: str | None
     Args:
         model: a hub id or folder of a diffusers pipeline, or "miniedit" ("miniedit:clean") for the tiny trained one.
         dtype: one of `DTYPES`; default: bfloat16 on an accelerator, float32 on a CPU.
-        device: default: an accelerator where there is one.
+        device: default: an accelerator where there is one; of several processes each takes its own (`LOCAL_RANK`, as
+            `accelerate launch` and `torchrun` set it).
 
     Raises:
         ConfigError: another dtype, or it cannot be loaded.
@@ -35,7 +37,7 @@ def load_pipeline_of(model: str, *, dtype: str | None = None, device: str | None
 
         weights = model.partition(":")[2]
         return load_pipeline(weights) if weights else load_pipeline()
-    place = device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
+    place = device or own_device()
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r}: one of {', '.join(DTYPES)}")
     kind = dtype or ("float32" if str(place) == "cpu" else "bfloat16")
@@ -47,6 +49,18 @@ def load_pipeline_of(model: str, *, dtype: str | None = None, device: str | None
     pipe.to(place)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def own_device() -> str:
+    """The accelerator of this process, "cpu" without one."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if accelerator is None:
+        return "cpu"
+    rank, count = os.environ.get("LOCAL_RANK", ""), torch.accelerator.device_count()
+    # More processes than devices share them.
+    return f"{accelerator.type}:{int(rank) % count}" if rank.isdigit() and count else accelerator.type
 
 
 def load_lora(pipe: Any, path: str) -> None:

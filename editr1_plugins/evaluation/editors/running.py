@@ -31,6 +31,7 @@ from editr1_plugins.evaluation.editors.summary import (
     overall_name,
 )
 from editr1_plugins.evaluation.judges import WholeEdit
+from editr1_plugins.evaluation.sources import load_json
 from editr1_plugins.reward.bulk_rows import BulkSummary
 from editr1_plugins.reward.edit_rows import file_below
 from editr1_plugins.types import Verifier
@@ -150,6 +151,8 @@ def compare_with(
     """
     before = read_recorded_edits(benchmark, other, place)
     found = compare_edits(benchmark, before, rows)
+    if (other / SUMMARY).is_file():
+        found["before"] = _editor_of(other)
     if directory is not None:
         overall = overall_name(benchmark, rows)
         found["moved"] = {
@@ -232,6 +235,12 @@ def _with_gold(rows: Sequence[JudgedEdit], gold: Mapping[str, Mapping[str, float
             row = replace(row, numbers={**row.numbers, **gold[row.key]}, failure=None if judged else row.failure)
         found.append(row)
     return found
+
+
+def _editor_of(directory: Path) -> Any:
+    """Which editor a run before was of, None where it does not tell."""
+    told = load_json(directory / SUMMARY)
+    return told.get("editor") if isinstance(told, dict) else None
 
 
 def _judge_of(directory: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a study compares: rows with both systems' images, or two folders of images and the edits that they answer."""
+"""What a study compares: rows with both systems' images, two folders of images and their edits, or two evaluations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from editr1_plugins.errors import ConfigError, DataError, ImageError
+from editr1_plugins.evaluation.catalogue import JUDGED
+from editr1_plugins.evaluation.editors.items import JudgedEdit, read_judged_edits
 from editr1_plugins.evaluation.sources import Row, read_rows
 from editr1_plugins.images import read_image
 from editr1_plugins.reward.edit_rows import file_below
@@ -16,7 +18,7 @@ from editr1_plugins.reward.edit_rows import file_below
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Comparison", "from_folders", "from_rows"]
+__all__ = ["Comparison", "from_folders", "from_rows", "from_runs"]
 
 _ROW: Final = {"source": "image", "instruction": "text", "image_a": "image", "image_b": "image"}
 _EDIT: Final = {"source": "image", "instruction": "text", "id": "any"}
@@ -89,14 +91,59 @@ def from_folders(edits: str, a: str | os.PathLike[str], b: str | os.PathLike[str
         )
 
 
+def from_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Iterator[Comparison]:
+    """The edits of two folders that `editr1 eval editor` wrote on the same benchmark, by key.
+
+    As in `from_folders`, an edit that one of them lacks or failed at is an error.
+
+    Raises:
+        ConfigError: a folder is none of an evaluation.
+        DataError: the two have other keys or instructions, or images are missing or cannot be read.
+    """
+    folders = [Path(a), Path(b)]
+    for folder in folders:
+        if not (folder / JUDGED).is_file():
+            raise ConfigError(
+                f"{folder} holds no {JUDGED}: name two folders that `editr1 eval editor` wrote, or --edits"
+            )
+    first, second = ({row.key: row for row in read_judged_edits(folder / JUDGED)} for folder in folders)
+    for folder, rows, others in ((folders[0], first, second), (folders[1], second, first)):
+        lacking = [key for key in others if key not in rows or rows[key].edited is None]
+        if lacking:
+            raise DataError(f"{folder} lacks the images of {_told(lacking, len(others))}"[:500])
+    for key, row in first.items():
+        if row.instruction != second[key].instruction:
+            raise DataError(f"edit {key!r}: the two runs have different instructions")
+        yield Comparison(
+            name=key,
+            instruction=row.instruction,
+            category=row.category,
+            source=_image_of(folders[0], row, row.source),
+            a=_image_of(folders[0], row, row.edited),
+            b=_image_of(folders[1], row, second[key].edited),
+        )
+
+
+def _image_of(folder: Path, row: JudgedEdit, name: str | None) -> Image:
+    if name is None:
+        raise DataError(f"edit {row.key!r}: {folder} has no picture of its source")
+    try:
+        return read_image(file_below(folder, name))
+    except ImageError as error:
+        raise ImageError(f"edit {row.key!r}: {error}") from None
+
+
+def _told(missing: list[str], count: int) -> str:
+    more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+    return f"{len(missing)} of {count} edits: {', '.join(missing[:_SHOWN])}{more}"
+
+
 def _check_complete(edits: str, folders: list[Path]) -> None:
     names = [_name(row, None) for row in read_rows(edits, _EDIT)]
     for folder in folders:
         missing = [name for name in names if _image_file(folder, name) is None]
         if missing:
-            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-            told = ", ".join(missing[:_SHOWN])
-            raise DataError(f"{folder} lacks the images of {len(missing)} of {len(names)} edits: {told}{more}"[:500])
+            raise DataError(f"{folder} lacks the images of {_told(missing, len(names))}"[:500])
 
 
 def _image_file(folder: Path, name: str) -> Path | None:
