@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from editr1_plugins.adapters.policy_rows import PolicyRows, plain_settings
@@ -90,7 +91,7 @@ def __getattr__(name: str) -> Any:
 @cache
 def _manager(name: str) -> type:
     try:
-        from verl_omni.reward_loop import reward_manager
+        reward_manager = import_module("verl_omni.reward_loop.reward_manager")
     except ImportError as error:
         raise MissingExtraError(
             f"{name} needs verl-omni, which is not on PyPI; install it from its repository as its documentation says "
@@ -98,7 +99,7 @@ def _manager(name: str) -> type:
         ) from error
     base: Any = getattr(reward_manager, _MANAGERS[name])
 
-    class WithSource(base):  # type: ignore[misc]
+    class WithSource(base):
         """Its base, with the source image that the policy was shown."""
 
         async def run_single(self, data: Any) -> Any:
