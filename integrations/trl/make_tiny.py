@@ -1,4 +1,4 @@
-"""Write what a job needs to run here, in seconds and without a download: MiniEdit's rows and policies with random weights.
+"""Write what a job needs to run here, in seconds and without a download: MiniEdit rows, policies with random weights.
 
   python integrations/trl/make_tiny.py tiny
 
