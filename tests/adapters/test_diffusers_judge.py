@@ -349,9 +349,9 @@ def test_rounds_raise_the_score_above_that_of_a_fixed_seed() -> None:
 def test_the_lines_of_the_readme() -> None:
     """With MiniEdit's weights and judge in place of the real ones."""
     lines = README.read_text().split("```python\n")[2].split("```")[0].replace("openai:MODEL@URL", "measure")
-    model = 'blocks.init_pipeline("black-forest-labs/FLUX.1-Kontext-dev"); pipe.load_components(dtype=torch.bfloat16)'
-    lines = lines.replace(f'{model}; pipe.to("cuda")', "filled(blocks, parts())")
-    lines = lines.replace('image=source, prompt="make the sky pink"', "**ONE")
+    blocks, weights = lines.split("pipe = blocks.init_pipeline(")
+    call = weights.split("state = ")[1].replace('image=source, prompt="make the sky pink"', "**ONE")
+    lines = f"{blocks}pipe = filled(blocks, parts())\nstate = {call}"
     given = {**globals()}
     exec(compile(lines, "README.md", "exec"), given)
     assert given["state"].scores[0] is not None
