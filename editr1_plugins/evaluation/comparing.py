@@ -177,7 +177,8 @@ class _Log:
         """
         usage = asdict(said.usage) if said is not None and said.usage is not None else None
         trace = said.trace if said is not None else ""
-        row = {"key": key, "order": order, "vote": vote, "failure": failure, "trace": trace, "usage": usage}
+        row: dict[str, Any] = {"key": key, "order": order, "vote": vote, "failure": failure}
+        row |= {"trace": trace, "usage": usage}
         row["seconds"] = None if seconds is None else round(seconds, 6)
         with self._path.open("ab", buffering=0) as file:
             data = json.dumps(row).encode("ascii") + b"\n"
