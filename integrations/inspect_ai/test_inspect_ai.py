@@ -117,7 +117,7 @@ def test_the_command_finds_us_by_the_entry_point(tmp_path: Path) -> None:
     command += ["-T", "benchmark=miniedit:3", "--solver", "editr1_plugins/pipeline_editor", "-S", "model=miniedit"]
     command += ["--model", "none/none", "--display", "plain", "--log-dir", tmp_path / "logs"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=250, env={**os.environ, "PYTHONPATH": paths}, check=False
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=250, env={**os.environ, "PYTHONPATH": paths}
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = (tmp_path / "logs").glob("*.eval")
