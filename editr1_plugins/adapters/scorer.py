@@ -125,11 +125,7 @@ class HostScorer:
 
     def judge(self, edits: Sequence[EditOrReason]) -> list[Verification]:
         """`score` for hosts that can leave a row out: what the judge said, with nothing in place of missing scores."""
-        judged = iter(self.reward.score([edit for edit in edits if isinstance(edit, Edit)]))
-        return [
-            next(judged) if isinstance(edit, Edit) else Verification(score=None, failure=edit, samples=0)
-            for edit in edits
-        ]
+        return self.reward.score_rows(edits)
 
     def scaled(self, score: float) -> float:
         """A judge's score in 0..10 on the host's scale, 0..`top`."""
