@@ -147,6 +147,7 @@ def save_job(folder: Path) -> None:
 @pytest.mark.slow
 def test_a_job_of_one_step(tmp_path: Path) -> None:
     """`swift rlhf grpo.yaml` on a CPU: the policy writes plans, the tiny Kontext follows them, `measure` judges."""
+    pytest.importorskip("diffusers", reason="diffusers, which makes the edits, is not installed")
     save_job(tmp_path)
     options = {
         "model": "policy",
@@ -183,8 +184,8 @@ def test_a_job_of_one_step(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     [logged] = (tmp_path / "output").rglob("logging.jsonl")
     first = json.loads(logged.read_text().splitlines()[0])
-    # What the random policy says is chance; that it was judged, and what could not be was counted, is not.
-    assert 0.0 <= first["rewards/MissingShare/mean"] <= 0.5
+    # What the random policy says is chance; that every edit was made and judged is not.
+    assert first["rewards/MissingShare/mean"] == 0.0
     assert 0.0 <= first["rewards/EditReward/mean"] <= 10.0
     assert first["reward"] == pytest.approx(first["rewards/EditReward/mean"])  # what is only counted adds nothing
     assert first["global_step/max_steps"] == "1/1"
