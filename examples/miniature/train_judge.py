@@ -112,10 +112,10 @@ def measured(folder: Path, data: Path, *, mode: Mode, pairs: int, traces: int) -
     model, processor = load(folder), judge_processor(str(folder))
     found = {}
     for way, temperature in (("sampled", 1.0), ("greedy", 0.0)):
-        settings = JudgeSettings(mode=mode, max_tokens=MAX_TOKENS, max_batch=128, temperature=temperature)
+        settings = JudgeSettings(mode=mode, max_tokens=MAX_TOKENS, max_batch=512, temperature=temperature)
         with judge_in_training(model, processor, settings) as judge:
             found[way] = judge_metrics(judge, pairs=held_out, traces=told)
-    settings = JudgeSettings(mode=mode, max_tokens=MAX_TOKENS, max_batch=128, aggregate="expected")
+    settings = JudgeSettings(mode=mode, max_tokens=MAX_TOKENS, max_batch=512, aggregate="expected")
     with judge_in_training(model, processor, settings) as judge:
         found["expected"] = judge_metrics(judge, pairs=held_out)
     return found
