@@ -7,8 +7,8 @@ The configuration is a Python file and is RUN, as flow_grpo runs it: give only a
 of flow_grpo, and `ml_collections` only if the file uses more of it than attributes.
 
 Every field of the configuration is in the YAML: as a key, with a comment where the meaning differs, or in one of the
-lists at its end: no counterpart, not read by flow_grpo's own trainer, unknown. Exit status: 0, or 2 if it cannot be
-converted.
+lists at its end: no counterpart, no key needed, not read by flow_grpo's own trainer, unknown.
+Exit status: 0, or 2 if it cannot be converted.
 """
 
 from __future__ import annotations
@@ -38,17 +38,24 @@ class Migration:
     Attributes:
         written: our key to (value, where it comes from, how it differs or "").
         missing: fields (and choices in flow_grpo's code) without a counterpart, with what to do.
+        implied: fields that need no key here: empty, or what always holds.
         unread: fields that flow_grpo's trainer for this model does not read.
         unknown: fields that this script does not know.
     """
 
     written: dict[str, tuple[Any, str, str]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    implied: dict[str, Any] = field(default_factory=dict)
     unread: dict[str, Any] = field(default_factory=dict)
     unknown: dict[str, Any] = field(default_factory=dict)
 
     def values(self) -> dict[str, Any]:
         return {name: value for name, (value, _, _) in self.written.items()}
+
+    def tells_of(self, name: str) -> bool:
+        """Whether a key comes from the configuration's field, or it is listed as missing."""
+        origins = {origin for _, origin, _ in self.written.values()}
+        return name in origins or any(one.startswith((f"{name} =", f"{name}.")) for one in self.missing)
 
     def yaml(self, title: str) -> str:
         lines = [f"# {_one_line(title)}"]
@@ -56,6 +63,7 @@ class Migration:
             lines += ["", f"# {origin}" + (f": {differs}" if differs else ""), f"{name}: {_in_yaml(value)}"]
         for heading, listed in (
             ("No counterpart here", self.missing),
+            ("No key needed: empty, or so here in any case", self.implied),
             ("Not read by flow_grpo's own trainer for this model, hence left out", self.unread),
             ("UNKNOWN to this script: decide yourself", self.unknown),
         ):
@@ -169,8 +177,9 @@ def migrate(
     handled = {name for names in fields.READ.values() for name in names}
     for name, value in config.items():
         if name in fields.READ[family]:
-            continue
-        if name in handled or name in fields.KNOWN_UNREAD:
+            if not made.tells_of(name):
+                made.implied[name] = value
+        elif name in handled or name in fields.KNOWN_UNREAD:
             made.unread[name] = value
         else:
             made.unknown[name] = value

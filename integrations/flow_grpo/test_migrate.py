@@ -51,7 +51,7 @@ def test_every_editing_configuration_is_taken_by_our_parser(tool: Any, path: Pat
     fields, gpus = tool.read_config(path, name)
     made = tool.migrate(fields, gpus, 1)
     (tmp_path / "ours.yaml").write_text(made.yaml(name))
-    config = parse_arguments(["--config", str(tmp_path / "ours.yaml")]).config
+    config = parse_arguments(["--config", str(tmp_path / "ours.yaml"), "--use_cpu", "true"]).config
     edits = fields["sample.train_batch_size"] * fields["sample.num_batches_per_epoch"] * gpus
     assert config.generation_batch_size == edits
     assert config.steps_per_generation == 2 * config.gradient_accumulation_steps
