@@ -103,10 +103,20 @@ class Scripted(BaseHTTPRequestHandler):
             }
         choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if "tool_calls" in message else "stop"}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        answer = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
-        payload = json.dumps({**answer, "choices": [choice], "usage": usage}).encode()
+        answer = {"id": "x", "created": 0, "model": body["model"], "usage": usage}
+        if body.get("stream"):
+            for number, tool_call in enumerate(message.get("tool_calls", [])):
+                tool_call["index"] = number
+            choice["delta"] = choice.pop("message")
+            chunk = json.dumps({**answer, "object": "chat.completion.chunk", "choices": [choice]})
+            self._send("text/event-stream", f"data: {chunk}\n\ndata: [DONE]\n\n")
+        else:
+            self._send("application/json", json.dumps({**answer, "object": "chat.completion", "choices": [choice]}))
+
+    def _send(self, kind: str, text: str) -> None:
+        payload = text.encode()
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
         self.wfile.write(payload)
