@@ -91,7 +91,8 @@ def editor_table(editors: Records) -> str:
         found = [one for one in editors if one["stage"] == stage]
         if not found:
             continue
-        rewards = [[value for _, value in one["reward"]] for one in found]
+        # A judge that never gives a score leaves no training reward.
+        rewards = [[value for _, value in one["reward"]] for one in found if one["reward"]]
         cells = [
             interval([float(np.mean(each[:5])) for each in rewards], 2),
             interval([float(np.mean(each[-5:])) for each in rewards], 2),
@@ -144,8 +145,7 @@ def curve(editors: Records, path: Path) -> None:
         label = None if one["stage"] in named else f"judge: {_NAMES[one['stage']]}"
         named.add(one["stage"])
         for axes, key in ((left, "reward"), (right, "gold")):
-            updates, values = zip(*one[key], strict=True)
-            axes.plot(updates, values, color=colours[one["stage"]], label=label, alpha=0.8)
+            axes.plot(*np.reshape(one[key], (-1, 2)).T, color=colours[one["stage"]], label=label, alpha=0.8)
     left.set_title("training reward (the judge's)")
     right.set_title("gold score of held-out edits")
     for axes in (left, right):

@@ -81,7 +81,8 @@ def test_other_names_and_a_folder(tmp_path: Path) -> None:
     assert others == {"verifier": "measure"}
     assert _colour(_edit(rows.edit({"image": "one.png", "made": BLUE}, "", instruction="blue")).source) == (200, 0, 0)
     outside = rows.edit({"image": "../one.png", "made": BLUE}, "", instruction="blue")
-    assert isinstance(outside, str) and "'..'" in outside
+    assert isinstance(outside, str)
+    assert "'..'" in outside
     with pytest.raises(DataError, match="image_folder"):
         PolicyRows().edit({"source": "one.png", "edited": BLUE}, "", instruction="blue")
 
@@ -89,13 +90,14 @@ def test_other_names_and_a_folder(tmp_path: Path) -> None:
 def test_a_picture_that_is_broken_costs_its_row() -> None:
     assert PolicyRows().edit({"source": RED, "edited": b"GIF89a"}, "", instruction="blue") != ""
     found = PolicyRows().edit({"source": RED, "edited": b"no image"}, "", instruction="blue")
-    assert isinstance(found, str) and found.startswith("edited image: ")
+    assert isinstance(found, str)
+    assert found.startswith("edited image: ")
 
 
 def test_rows_that_the_set_up_is_to_blame_for() -> None:
-    with pytest.raises(DataError, match="row 4 has no image 'source', only edited, index; .* source_key"):
+    with pytest.raises(DataError, match=r"row 4 has no image 'source', only edited, index; .* source_key"):
         PolicyRows().edit({"edited": BLUE, "index": 1}, "", number=4)
-    with pytest.raises(DataError, match="no edited image 'edited'; .* no_edit to 'source'"):
+    with pytest.raises(DataError, match=r"no edited image 'edited'; .* no_edit to 'source'"):
         PolicyRows().edit({"source": RED}, "", instruction="blue")
     with pytest.raises(DataError, match="instruction must be text"):
         PolicyRows().edit({"source": RED, "edited": BLUE}, "")
