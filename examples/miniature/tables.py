@@ -4,12 +4,14 @@
     python examples/miniature/tables.py --data data --output tables judges --size small
     python examples/miniature/tables.py --data data --output tables judges --size base
     python examples/miniature/tables.py --data data --output tables editors
+    python examples/miniature/tables.py --data data --output tables shipped
     python examples/miniature/tables.py --data data --output tables show
 
 `judges` pretrains each size once (it stands for the VLM that one would download) and trains, per seed, T, V and T+V by
 SFT, then T+V by GCPO, and as its control T+V by SFT for as much CPU time more. `editors` trains MiniEdit's Kontext with
 the SFT judge and with the GCPO judge of each seed. Every trained judge and editor is one JSON file below --output, kept
-with what was measured; a rerun makes what is missing. `show` prints the tables in Markdown and draws the curve.
+with what was measured; a rerun makes what is missing. `shipped` measures the judge that comes with the package in the
+same way. `show` prints the tables in Markdown and draws the curve.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from tables_show import show
 from train_judge import gcpo, measured, sft
 
 from editr1_plugins.miniedit.demo_run import DemoSettings, run_arm
-from editr1_plugins.miniedit.judge import load_judge
+from editr1_plugins.miniedit.judge import judge_path, load_judge
 from editr1_plugins.miniedit.judge_model import SIZES
 from editr1_plugins.miniedit.judge_texts import main_principles
 from editr1_plugins.principles.rules import decompose_instruction
@@ -160,7 +162,7 @@ def records(output: Path, pattern: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("judges", "editors", "show"))
+    parser.add_argument("what", choices=("judges", "editors", "shipped", "show"))
     parser.add_argument("--data", type=Path, required=True, help="what make_data.py wrote")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--size", choices=SIZES, help="of the judges; default: all")
@@ -179,6 +181,10 @@ def main() -> None:
             Judges(arguments, size).train(range(arguments.seeds))
     elif arguments.what == "editors":
         train_editors(arguments)
+    elif arguments.what == "shipped":
+        held_out = {"pairs": arguments.pairs, "traces": arguments.traces}
+        found = measured(judge_path(), arguments.data, mode="think+verify", **held_out)
+        print(json.dumps(found, indent=1))
     else:
         judges = records(arguments.output, "judges/*/*.json")
         show(judges, records(arguments.output, "editors/*.json"), arguments.output)
