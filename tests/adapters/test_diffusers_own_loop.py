@@ -138,7 +138,9 @@ def keeping(cls: type, parameters: list[torch.nn.Parameter], **options: Any) -> 
     [
         (torch.optim.SGD, {"lr": 1.0}, {"max_grad_norm": float("inf")}),
         (torch.optim.SGD, {"lr": 1.0}, {"max_grad_norm": float("inf"), "batch": 2, "scale_rewards": "group"}),
-        (torch.optim.AdamW, {"lr": 4e-3, "weight_decay": 1e-2}, {"max_grad_norm": 1e-3}),
+        pytest.param(
+            *(torch.optim.AdamW, {"lr": 4e-3, "weight_decay": 1e-2}, {"max_grad_norm": 1e-3}), marks=pytest.mark.slow
+        ),
     ],
     ids=["gradients", "in passes of two", "AdamW, clipped"],
 )

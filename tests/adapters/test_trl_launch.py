@@ -65,7 +65,7 @@ def test_the_launcher_takes_every_option(name: str, command: str) -> None:
     assert all(callable(trl_launch._imported(path, "option")) for path in named if path)
 
 
-@pytest.mark.parametrize("name", ["rollout_grpo", "agent_grpo"])
+@pytest.mark.parametrize("name", [pytest.param("rollout_grpo", marks=pytest.mark.slow), "agent_grpo"])
 def test_the_launcher_trains(name: str, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny)
     logs: list[dict[str, Any]] = []

@@ -38,7 +38,7 @@ def test_the_flags_it_names_exist_with_the_defaults_it_names() -> None:
     parser = argparse.ArgumentParser()
     serve.add_arguments(parser)
     known = {flag: action for action in parser._actions for flag in action.option_strings}
-    ours = re.sub("--(reward.remote_url|json|seconds)", "", PAGE)  # of others
+    ours = re.sub("--(reward.remote_url|clients|json|seconds)", "", PAGE)  # of others
     named = set(re.findall(r"`[^`\n]*?(--[a-z0-9-]+)", ours))
     assert len(named) > 12
     assert named <= known.keys()
