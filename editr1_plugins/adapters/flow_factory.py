@@ -6,14 +6,14 @@ Its reward models must inherit from a class of its own, so ours is made when it 
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 from editr1_plugins.adapters.conversion import as_edit, first_image
+from editr1_plugins.adapters.host_modules import checkout_module
 from editr1_plugins.adapters.scorer import HostScorer
-from editr1_plugins.errors import DataError, MissingExtraError
+from editr1_plugins.errors import DataError
 
 __all__ = ["EditRRMRewardModel"]
 
@@ -31,13 +31,7 @@ def __getattr__(name: str) -> Any:
 
 @functools.cache
 def _reward_model() -> type[Any]:
-    try:
-        host = importlib.import_module("flow_factory.rewards.abc")
-    except ImportError as error:
-        raise MissingExtraError(
-            f"Flow-Factory cannot be imported ({error}); it is in no package index: run `pip install -e .` in a "
-            "checkout of X-GenGroup/Flow-Factory"
-        ) from error
+    host = checkout_module("flow_factory.rewards.abc", "Flow-Factory", "X-GenGroup/Flow-Factory")
     pointwise, output = host.PointwiseRewardModel, host.RewardModelOutput
 
     class EditRRMRewardModel(pointwise):  # type: ignore[misc, valid-type]

@@ -6,7 +6,6 @@ that is a Python file: one of ours calls `install` and hands on the host's own c
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import inspect
 import logging
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from editr1_plugins.adapters.conversion import EditOrReason, as_edit, first_image
+from editr1_plugins.adapters.host_modules import checkout_module
 from editr1_plugins.adapters.scorer import HostScorer
-from editr1_plugins.errors import ConfigError, DataError, MissingExtraError
+from editr1_plugins.errors import ConfigError, DataError
 
 __all__ = ["UNSCORED", "MultiScore", "host_config", "install"]
 
@@ -149,7 +149,8 @@ def install(
         MissingExtraError: the host cannot be imported.
         ConfigError: wrong settings, or the module has no `multi_score`.
     """
-    rewards = _imported(module)
+    checkout = "flow_grpo (or of PKU-YuanGroup/Edit-R1), and start the trainer there"
+    rewards = checkout_module(module, module, checkout)
     original = getattr(rewards, "multi_score", None)
     original = getattr(original, "editr1_wraps", original)
     if not callable(original):
@@ -194,13 +195,3 @@ def host_config(file: str | os.PathLike[str], name: str, weights: Mapping[str, f
     config = module.get_config(name)
     config.reward_fn = dict(weights or {"editr1": 1.0})
     return config
-
-
-def _imported(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{module} cannot be imported ({error}); it is in no package index: run `pip install -e .` in a checkout "
-            "of flow_grpo (or of PKU-YuanGroup/Edit-R1), and start the trainer there"
-        ) from error

@@ -7,16 +7,16 @@ Its backends inherit from a class of its own, so ours is made when it is first a
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from editr1_plugins.adapters.conversion import EditOrReason, as_edit
+from editr1_plugins.adapters.host_modules import checkout_module
 from editr1_plugins.adapters.policy_rows import plain_settings
 from editr1_plugins.adapters.scorer import HostScorer
-from editr1_plugins.errors import DataError, MissingExtraError
+from editr1_plugins.errors import DataError
 
 __all__ = ["EditBackend"]
 
@@ -34,14 +34,8 @@ def __getattr__(name: str) -> Any:
 
 @functools.cache
 def _backend() -> type[Any]:
-    try:
-        base = importlib.import_module("unirl.reward.base").RewardBackend
-        response = importlib.import_module("unirl.types.reward").RewardResponse
-    except ImportError as error:
-        raise MissingExtraError(
-            f"UniRL cannot be imported ({error}); it is in no package index: run `pip install -e .` in a checkout of "
-            "Tencent-Hunyuan/UniRL"
-        ) from error
+    base = checkout_module("unirl.reward.base", "UniRL", "Tencent-Hunyuan/UniRL").RewardBackend
+    response = checkout_module("unirl.types.reward", "UniRL", "Tencent-Hunyuan/UniRL").RewardResponse
 
     class EditBackend(base):  # type: ignore[misc, valid-type]
         """`EditRRMReward` as a local backend of UniRL's `RewardService`, 0..10.
