@@ -24,6 +24,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from editr1_plugins.errors import ConfigError, Editr1Error, MissingExtraError
+from editr1_plugins.training.model_arguments import set_model_arguments
 
 __all__ = ["COMMANDS", "AsyncModelArguments", "HookArguments", "build_trainer", "main", "parse"]
 
@@ -126,14 +127,7 @@ def build_trainer(command: str, hooks: HookArguments, script: Any, config: Any, 
 def _synchronous(command: str, model: Any, arguments: dict[str, Any]) -> Any:
     import trl
 
-    config = arguments["args"]
-    own = {
-        "revision": model.model_revision,
-        "attn_implementation": model.attn_implementation,
-        "dtype": model.dtype,
-        "use_safetensors": True,  # the alternative is unpickling
-    }
-    config.model_init_kwargs = {**own, **(config.model_init_kwargs or {})}
+    set_model_arguments(model, arguments["args"])
     trainer = trl.GRPOTrainer if command == "grpo" else trl.RLOOTrainer
     return trainer(
         model=model.model_name_or_path,

@@ -77,16 +77,11 @@ def model_settings(model: Any, config: Any) -> dict[str, Any]:
     from trl import get_peft_config, get_quantization_config
 
     from ..training.judge_model import LORA_TARGETS
+    from ..training.model_arguments import set_model_arguments
 
     if not model.model_name_or_path:
         raise ConfigError("no model: give model_name_or_path, the id or folder of a vision-language model")
-    own = {
-        "revision": model.model_revision,
-        "attn_implementation": model.attn_implementation,
-        "dtype": model.dtype,
-        "use_safetensors": True,  # the alternative is unpickling
-    }
-    config.model_init_kwargs = {**own, **(config.model_init_kwargs or {})}
+    set_model_arguments(model, config)
     if model.use_peft and model.lora_target_modules is None:
         model.lora_target_modules = LORA_TARGETS
     return {"peft_config": get_peft_config(model), "quantization_config": get_quantization_config(model)}
